@@ -1,0 +1,126 @@
+"""Ask and tell: the search alone, for loops of your own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from luthier import search
+from luthier.errors import UsageError
+from luthier.keys import Key
+from luthier.objectives import Objectives
+from luthier.space import Params, Space
+from luthier.trial import Status, Trial
+
+
+class AskTell:
+    """A search without a driver: ask for parameters, tell what came of them.
+
+    Args:
+        space: where to search.
+        algorithm: a name (see ``luthier methods``) or an object such as ``luthier.search.Bayes()``.
+        maximize: the metric to maximise; or
+        minimize: the metric to minimise; or
+        objectives: several metrics, each "min" or "max".
+        constraints: bounds on metrics, such as ``{"size_mb": "<= 1.0"}``.
+        seed: the same seed and the same results give the same proposals.
+
+    Example:
+        >>> import luthier as lt
+        >>> loop = lt.AskTell(lt.Space(x=lt.Float(-1, 1)), algorithm="random", minimize="loss", seed=0)
+        >>> for _ in range(20):
+        ...     p = loop.ask()
+        ...     loop.tell(p, p.params["x"] ** 2)
+        >>> loop.best.metrics["loss"] < 0.1
+        True
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        algorithm: str | search.Algorithm = "auto",
+        maximize: str | None = None,
+        minimize: str | None = None,
+        objectives: Mapping[str, str] | None = None,
+        constraints: Mapping[str, str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.space = space
+        self.objectives = Objectives.of(maximize, minimize, objectives, constraints)
+        self.algorithm = search.get(algorithm)
+        self.seed = seed
+        self._trials: list[Trial] = []
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial asked for or added, by number."""
+        return list(self._trials)
+
+    def ask(self) -> Trial:
+        """The next proposal, as a running trial.
+
+        Raises:
+            UsageError: every combination of the space has been proposed.
+        """
+        number = len(self._trials)
+        history = [t for t in self._trials if t.finished]
+        pending = [t for t in self._trials if not t.finished]
+        found = self.algorithm.ask(self.space, self.objectives, history, pending, 1, Key(self.seed, number))
+        if not found:
+            raise UsageError("the space is exhausted", got=f"{number} proposals", fix="stop asking, or widen the space")
+        self._trials.append(Trial(number, found[0], started=time.time()))
+        return self._trials[-1]
+
+    def tell(self, trial: Trial, result: Any = None, *, failed: str | None = None) -> None:
+        """Records what came of a proposal.
+
+        Args:
+            trial: what :meth:`ask` gave.
+            result: a number, or a dict of metrics.
+            failed: why there is no result, in words; the search learns to keep away.
+
+        Raises:
+            UsageError: not a trial of this search, or told twice.
+            ObjectiveError: the result is no result.
+        """
+        mine = trial.number < len(self._trials) and self._trials[trial.number].params == trial.params
+        if not mine or self._trials[trial.number].finished:
+            state = "it was told before" if mine else "it is from elsewhere"
+            raise UsageError(f"trial {trial.number} cannot be told", cause=state, fix="add(params, result)")
+        if failed is not None:
+            self._trials[trial.number] = trial.ending(Status.FAILED, time.time(), cause=failed)
+            return
+        metrics = self.objectives.read(result)
+        self._trials[trial.number] = trial.ending(Status.COMPLETE, time.time(), metrics)
+
+    def add(self, params: Params, result: Any) -> None:
+        """Records a result known from elsewhere (warm start).
+
+        Raises:
+            UsageError: the parameters are not of this space.
+        """
+        values = self.space.check(params)
+        metrics = self.objectives.read(result)
+        now = time.time()
+        trial = Trial(len(self._trials), values, started=now)
+        self._trials.append(trial.ending(Status.COMPLETE, now, metrics))
+
+    @property
+    def best(self) -> Trial:
+        """The best completed trial: feasible first, then the objective (of several, the first on the front).
+
+        Raises:
+            UsageError: nothing has completed yet.
+        """
+        ranked = self.objectives.sorted(self._trials)
+        if not ranked:
+            raise UsageError("there is no best trial yet", got="no completed trial", fix="tell a result first")
+        front = self.objectives.front(self._trials)
+        return front[0] if front else ranked[0]
+
+    @property
+    def front(self) -> list[Trial]:
+        """The completed trials that none other dominates."""
+        return self.objectives.front(self._trials)

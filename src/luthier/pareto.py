@@ -1,0 +1,133 @@
+"""Dominance, fronts, crowding and hypervolume. All losses are minimised; arrays are (points, objectives)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def dominates(losses: Array) -> NDArray[np.bool_]:
+    """Entry (i, j) says whether point i dominates point j: nowhere worse, somewhere better.
+
+    Args:
+        losses: shape (n, m).
+
+    Returns:
+        shape (n, n).
+    """
+    no_worse = (losses[:, None, :] <= losses[None, :, :]).all(-1)
+    better = (losses[:, None, :] < losses[None, :, :]).any(-1)
+    return np.asarray(no_worse & better)
+
+
+def front(losses: Array) -> NDArray[np.bool_]:
+    """Marks the points that no other point dominates; of equal points all are marked.
+
+    Example:
+        >>> front(np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])).tolist()
+        [True, True, False]
+    """
+    return ~dominates(losses).any(0)
+
+
+def ranks(losses: Array) -> NDArray[np.int64]:
+    """Non-dominated rank: 0 on the front, 1 on the front of the rest, and so on.
+
+    Source:
+        Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002.
+    """
+    above = dominates(losses)
+    out = np.full(len(losses), -1, dtype=np.int64)
+    rank = 0
+    while (out < 0).any():
+        left = out < 0
+        out[left & ~above[left].any(0)] = rank
+        rank += 1
+    return out
+
+
+def crowding(losses: Array) -> Array:
+    """Crowding distance within one front: infinite at the ends, larger where neighbours are far.
+
+    Args:
+        losses: shape (n, m).
+
+    Returns:
+        shape (n,), without unit (each objective is scaled by its range).
+
+    Source:
+        Deb et al., 2002, section III-B.
+    """
+    n, m = losses.shape
+    out = np.zeros(n)
+    for j in range(m):
+        order = np.argsort(losses[:, j], kind="stable")
+        column = losses[order, j]
+        span = column[-1] - column[0] if n else 0.0
+        out[order[[0, -1]]] = np.inf
+        if span > 0:
+            out[order[1:-1]] += (column[2:] - column[:-2]) / span
+    return out
+
+
+def order(losses: Array, violations: Array | None = None) -> NDArray[np.int64]:
+    """Indices from best to worst: feasible first, then by rank, then by crowding.
+
+    Args:
+        losses: shape (n, m).
+        violations: shape (n,), 0 where every constraint holds, else how much is lacking.
+
+    Example:
+        >>> order(np.array([[2.0], [1.0], [0.0]]), np.array([0.0, 0.0, 0.5])).tolist()
+        [1, 0, 2]
+    """
+    n = len(losses)
+    lack = np.zeros(n) if violations is None else np.asarray(violations, dtype=float)
+    rank = np.zeros(n, dtype=np.int64)
+    crowd = np.zeros(n)
+    feasible = np.flatnonzero(lack <= 0)
+    rank[feasible] = ranks(losses[feasible])
+    for r in np.unique(rank[feasible]):
+        members = feasible[rank[feasible] == r]
+        crowd[members] = crowding(losses[members])
+    return np.lexsort((-crowd, rank, np.maximum(lack, 0.0)))
+
+
+def hypervolume(losses: Array, reference: Array) -> float:
+    """Volume that the points dominate, up to a reference point.
+
+    Args:
+        losses: shape (n, m).
+        reference: shape (m,), worse than the points that count.
+
+    Returns:
+        the volume; points beyond the reference add nothing.
+
+    Example:
+        >>> hypervolume(np.array([[1.0, 2.0], [2.0, 1.0]]), np.array([3.0, 3.0]))
+        3.0
+
+    Source:
+        two objectives by a sweep; more by inclusion of exclusive volumes (While, Bradstreet and
+        Barone, "A fast way of calculating exact hypervolumes", 2012).
+    """
+    inside = losses[(losses < reference).all(1)]
+    if len(inside) == 0:
+        return 0.0
+    points = np.unique(inside[front(inside)], axis=0)
+    if points.shape[1] == 1:
+        return float(reference[0] - points[0, 0])
+    if points.shape[1] == 2:
+        ends = np.append(points[1:, 0], reference[0])
+        return float(((ends - points[:, 0]) * (reference[1] - points[:, 1])).sum())
+    return _exclusive_sum(points, reference)
+
+
+def _exclusive_sum(points: Array, reference: Array) -> float:
+    total = 0.0
+    for i, point in enumerate(points):
+        limited = np.maximum(points[i + 1 :], point)
+        total += float(np.prod(reference - point)) - hypervolume(limited, reference)
+    return total

@@ -1,0 +1,85 @@
+"""The record of one trial: what was tried, what it reported, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+
+class Status(Enum):
+    """How a trial stands."""
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED = "stopped"  # by a stop rule, on purpose
+    FAILED = "failed"  # raised, returned nonsense, ran out of time or memory, was killed
+
+
+class TrialStopped(Exception):
+    """Raised inside an objective when a stop rule ends its trial. Let it pass."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Metrics at one step (epoch, fold, rung) of a trial."""
+
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row of a study's history. Never changes; a later state is a new record.
+
+    Attributes:
+        number: 0, 1, 2 ... in the order of asking.
+        params: values of the active parameters.
+        status: see :class:`Status`.
+        metrics: the final metrics; of a stopped trial the last ones reported.
+        reports: its curve, by rising step.
+        cause: why it failed or was stopped, in words; else None.
+        started: seconds since 1970 (UTC).
+        ended: the same, or None while it runs.
+    """
+
+    number: int
+    params: Mapping[str, Any]
+    status: Status = Status.RUNNING
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reports: tuple[Report, ...] = ()
+    cause: str | None = None
+    started: float = 0.0
+    ended: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, one way or another."""
+        return self.status is not Status.RUNNING
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, in seconds."""
+        return None if self.ended is None else self.ended - self.started
+
+    def with_report(self, report: Report) -> Trial:
+        """The record with one more report; a report for the same step replaces the earlier one."""
+        others = [r for r in self.reports if r.step != report.step]
+        return replace(self, reports=tuple(sorted([*others, report], key=lambda r: r.step)))
+
+    def at(self, step: int) -> dict[str, float]:
+        """The newest value of each metric that was reported up to ``step``."""
+        out: dict[str, float] = {}
+        for report in self.reports:
+            if report.step <= step:
+                out.update(report.metrics)
+        return out
+
+    def ending(
+        self, status: Status, ended: float, metrics: Mapping[str, float] | None = None, cause: str | None = None
+    ) -> Trial:
+        """The record as it stands when the trial ends."""
+        last = self.at(self.reports[-1].step) if self.reports else {}
+        kept = last if metrics is None else dict(metrics)
+        return replace(self, status=status, ended=ended, metrics=kept, cause=cause)

@@ -98,7 +98,7 @@ class Objectives:
                 expected='maximize="accuracy", or minimize="loss", or objectives={"accuracy": "max", ...}',
                 got=" and ".join(given) or "none of them",
             )
-        wanted = dict(objectives or {maximize or minimize: "max" if maximize else "min"})
+        wanted = dict(objectives or {str(maximize or minimize): "max" if maximize else "min"})
         for name, direction in wanted.items():
             if not isinstance(name, str) or direction not in ("min", "max"):
                 raise UsageError(

@@ -29,7 +29,7 @@ def front(losses: Array) -> NDArray[np.bool_]:
         >>> front(np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])).tolist()
         [True, True, False]
     """
-    return ~dominates(losses).any(0)
+    return np.logical_not(np.asarray(dominates(losses).any(axis=0)))
 
 
 def ranks(losses: Array) -> NDArray[np.int64]:

@@ -25,7 +25,9 @@ _TRIES = 10_000
 class Parameter(Protocol):
     """What every kind of parameter can do. The unit interval [0, 1) is the algorithms' common ground."""
 
-    condition: Mapping[str, Any] | None
+    @property
+    def condition(self) -> Mapping[str, Any] | None:
+        """The parents' values for which it is active; None: always."""
 
     @property
     def size(self) -> float:
@@ -56,9 +58,13 @@ class Parameter(Protocol):
         """A copy that is active only where each parent has the given value (a tuple: one of the values)."""
 
 
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+
+
 def _check_bounds(kind: str, low: Any, high: Any, log: bool, number: type) -> None:
     for name, value in (("low", low), ("high", high)):
-        if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value):  # type: ignore[arg-type]
+        if not _is_number(value, number) or not math.isfinite(value):
             word = "a whole number" if number is Integral else "a finite number"
             raise UsageError(f"{kind}: {name!r} is not {word}", expected=word, got=repr(value))
     if low > high:
@@ -127,7 +133,7 @@ class Float:
         return [self.from_unit(i / (levels - 1)) for i in range(levels)]
 
     def contains(self, value: Any) -> bool:
-        return isinstance(value, Real) and not isinstance(value, bool) and self.low <= float(value) <= self.high
+        return _is_number(value, Real) and self.low <= float(value) <= self.high
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "float", "low": self.low, "high": self.high, "log": self.log}
@@ -181,7 +187,7 @@ class Int:
         return list(dict.fromkeys(round(v) for v in ends))
 
     def contains(self, value: Any) -> bool:
-        return isinstance(value, Integral) and not isinstance(value, bool) and self.low <= int(value) <= self.high
+        return _is_number(value, Integral) and self.low <= int(value) <= self.high
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "int", "low": self.low, "high": self.high, "log": self.log}
@@ -299,11 +305,11 @@ class Space:
         parameters: Mapping[str, Parameter] | None = None,
         /,
         *,
-        where: Sequence[Predicate] = (),
+        where: Sequence[Predicate] | Predicate = (),
         **named: Parameter,
     ) -> None:
         self.parameters: dict[str, Parameter] = {**(parameters or {}), **named}
-        self.where = (where,) if callable(where) else tuple(where)
+        self.where: tuple[Predicate, ...] = (where,) if callable(where) else tuple(where)
         if not self.parameters:
             raise UsageError("the space is empty", expected="at least one parameter", got="none")
         for name, parameter in self.parameters.items():

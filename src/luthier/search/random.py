@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 from luthier.keys import Key
 from luthier.objectives import Objectives
+from luthier.search import _fresh
 from luthier.space import Params, Space
 from luthier.trial import Trial
 
 
 class Random:
     """Independent uniform draws: the baseline that every other method has to beat.
+
+    When it helps: to see how hard a problem is, and for many cheap trials in parallel.
+    When it hurts: wherever results of earlier trials could teach something.
 
     Source:
         Bergstra and Bengio, "Random search for hyper-parameter optimization", JMLR 2012.
@@ -27,7 +31,13 @@ class Random:
         key: Key,
     ) -> list[Params]:
         """See :class:`luthier.search.Algorithm`."""
-        return [space.draw(key.for_trial(key.trial + i).generator("random")) for i in range(n)]
+        seen, found = [*history, *pending], list[Params]()
+        for i in range(n):
+            params = _fresh.draw(space, key.for_trial(key.trial + i).generator("random"), seen, found)
+            if params is None:
+                break
+            found.append(params)
+        return found
 
 
 METHOD = Random

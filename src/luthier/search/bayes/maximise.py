@@ -1,0 +1,167 @@
+"""Finds the proposal of highest acquisition value in a mixed, conditional space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from luthier.pareto import Array
+from luthier.search._encode import Encoding
+from luthier.search.bayes import optimise
+
+_TOP = 1.0 - 2.0**-53
+
+
+class Acquisition(Protocol):
+    """A function of feature rows, to be maximised."""
+
+    def __call__(self, features: Array) -> Array:
+        """Values, shape (b,)."""
+
+    def with_gradient(self, features: Array) -> tuple[Array, Array]:
+        """Values, shape (b,), and gradients, shape (b, f)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to look.
+
+    Attributes:
+        uniform: candidates drawn uniformly.
+        near: candidates near the leaders.
+        starts: how many of the best candidates are refined.
+        steps: gradient steps per round.
+        rounds: rounds of gradient steps and discrete sweeps.
+    """
+
+    uniform: int = 512
+    near: int = 256
+    starts: int = 6
+    steps: int = 12
+    rounds: int = 2
+
+
+def maximise(
+    encoding: Encoding, acquisition: Acquisition, leaders: Array, generator: np.random.Generator, effort: Effort
+) -> Array:
+    """Unit rows from best to worst: refined ones, then plain candidates.
+
+    Args:
+        encoding: the space's.
+        acquisition: what is maximised.
+        leaders: unit rows of the best trials, best first, shape (k, d).
+        generator: the stream to draw from.
+        effort: how hard to look.
+
+    Returns:
+        shape (b, d).
+    """
+
+    def value(unit: Array) -> Array:
+        return acquisition(encoding.features(*encoding.snap(unit)))
+
+    unit = candidates(encoding, leaders, generator, effort)
+    score = value(unit)
+    order = np.argsort(-score, kind="stable")
+    best, kept = unit[order[: effort.starts]].copy(), score[order[: effort.starts]]
+    smooth = np.flatnonzero(~encoding.listed)
+    for _ in range(effort.rounds):
+        if len(smooth):
+            best = _climb(encoding, acquisition, best, smooth, effort.steps)
+            kept = value(best)
+        if encoding.listed.any():
+            best, kept = _sweep(encoding, value, best, kept, generator)
+        else:
+            break
+    ranked = np.argsort(-kept, kind="stable")
+    return np.vstack([best[ranked], unit[order]])
+
+
+def candidates(encoding: Encoding, leaders: Array, generator: np.random.Generator, effort: Effort) -> Array:
+    """Uniform draws, and the leaders with some coordinates moved, shape (uniform + near, d)."""
+    uniform = generator.random((effort.uniform, len(encoding)))
+    if len(leaders) == 0:
+        return uniform
+    parents = leaders[generator.integers(0, len(leaders), effort.near)]
+    scale = 10.0 ** generator.uniform(-2.5, -0.5, (effort.near, 1))
+    return np.vstack([uniform, mutate(encoding, parents, scale, generator)])
+
+
+def mutate(encoding: Encoding, parents: Array, scale: Array, generator: np.random.Generator) -> Array:
+    """Copies with some coordinates moved: normal steps, at least one value further where values are listed.
+
+    Args:
+        encoding: the space's.
+        parents: unit rows, shape (b, d).
+        scale: standard deviation of the steps, shape (b, 1).
+        generator: the stream to draw from.
+    """
+    b, d = parents.shape
+    moves = generator.random((b, d)) < max(0.3, 1.5 / d)
+    moves[np.arange(b), generator.integers(0, d, b)] = True
+    step = generator.normal(size=(b, d)) * scale
+    for j, dimension in enumerate(encoding.dimensions):
+        if dimension.centres is not None and not dimension.categorical:
+            width = 1.0 / len(dimension.centres)
+            step[:, j] = np.sign(step[:, j]) * np.maximum(np.abs(step[:, j]), width)
+    moved = np.clip(parents + step, 0.0, _TOP)
+    moved = np.where(encoding.categorical, generator.random((b, d)), moved)
+    return np.asarray(np.where(moves, moved, parents))
+
+
+def _climb(encoding: Encoding, acquisition: Acquisition, starts: Array, smooth: optimise.Index, steps: int) -> Array:
+    """Gradient ascent over the dimensions whose values cannot be listed; the others stay."""
+    owner = encoding.owner
+    column = {int(j): int(np.flatnonzero(owner == j)[0]) for j in smooth}
+    columns = np.array([column[int(j)] for j in smooth])
+
+    def loss(x: Array, rows: optimise.Index) -> tuple[Array, Array]:
+        unit = starts[rows].copy()
+        unit[:, smooth] = x
+        snapped, active = encoding.snap(unit)
+        value, slope = acquisition.with_gradient(encoding.features(snapped, active))
+        return -value, -slope[:, columns] * active[:, smooth]
+
+    low, high = np.zeros(len(smooth)), np.full(len(smooth), _TOP)
+    out = starts.copy()
+    out[:, smooth] = optimise.minimise(loss, starts[:, smooth], low, high, steps, tolerance=1e-4)
+    return out
+
+
+def _sweep(
+    encoding: Encoding,
+    value: Callable[[Array], Array],
+    best: Array,
+    kept: Array,
+    generator: np.random.Generator,
+    most: int = 12,
+) -> tuple[Array, Array]:
+    """Tries other values of each listed dimension, all starts at once; keeps what is better."""
+    best, kept = best.copy(), kept.copy()
+    for j in generator.permutation(np.flatnonzero(encoding.listed)):
+        centres = encoding.dimensions[j].centres
+        if centres is None or len(centres) < 2:
+            continue
+        tried = np.stack([_alternatives(centres, float(u), most, generator) for u in best[:, j]])
+        unit = np.repeat(best, tried.shape[1], 0)
+        unit[:, j] = tried.ravel()
+        score = value(unit).reshape(tried.shape)
+        pick = score.argmax(1)
+        rows = np.flatnonzero(score[np.arange(len(best)), pick] > kept)
+        best[rows, j] = tried[rows, pick[rows]]
+        kept[rows] = score[rows, pick[rows]]
+    return best, kept
+
+
+def _alternatives(centres: Array, now: float, most: int, generator: np.random.Generator) -> Array:
+    """All values where they are few; else neighbours of the present one and some others."""
+    k = len(centres)
+    if k <= most:
+        return centres
+    at = int(np.abs(centres - now).argmin())
+    near = np.clip(at + np.array([-3, -2, -1, 1, 2, 3]), 0, k - 1)
+    return np.asarray(centres[np.concatenate([near, generator.integers(0, k, most - 6)])])

@@ -1,0 +1,223 @@
+"""Laws that every search algorithm obeys; the algorithms are found, not listed."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+
+from luthier import search
+from luthier.asktell import AskTell
+from luthier.errors import UsageError
+from luthier.keys import Key
+from luthier.objectives import Objectives
+from luthier.space import Choice, Float, Int, Ordinal, Space
+from luthier.trial import Report, Status, Trial
+
+ALGORITHMS = search.names()
+LOSS = Objectives.of(minimize="loss")
+
+
+def mixed() -> Space:
+    return Space(
+        lr=Float(1e-4, 1.0, log=True),
+        width=Int(8, 512, log=True),
+        depth=Int(1, 9),
+        opt=Choice(["sgd", "adam", None]),
+        batch=Ordinal([16, 32, 64]),
+        momentum=Float(0.0, 0.99).when(opt="sgd"),
+        nesterov=Choice([True, False]).when(opt="sgd"),
+        beta=Float(0.9, 0.999).when(opt=("adam", None)),
+        where=[lambda p: p["width"] * p["depth"] <= 1500, lambda p: p["momentum"] + p["lr"] < 1.2],
+    )
+
+
+def loss_of(p: dict) -> float:
+    base = (math.log10(p["lr"]) + 2) ** 2 + 0.1 * abs(p["depth"] - 4) + 0.001 * p["width"]
+    return base + (0.3 if p["opt"] == "sgd" else 0.0) + p.get("momentum", 0.2)
+
+
+def told(space: Space, objectives: Objectives, count: int, result, status=lambda i: Status.COMPLETE) -> list[Trial]:
+    out = []
+    for i in range(count):
+        params = space.draw(Key(9, i).generator("history"))
+        state = status(i)
+        metrics = {} if state is Status.FAILED else result(params, i)
+        reports = (Report(1, metrics),) if state is Status.STOPPED else ()
+        out.append(Trial(i, params, state, metrics, reports, None, 0.0, 1.0))
+    return out
+
+
+def check(space: Space, proposals: list[dict]) -> None:
+    for params in proposals:
+        assert space.check(params) == params
+        assert list(params) == [n for n in space.names if n in params]
+
+
+@pytest.fixture(params=ALGORITHMS)
+def algorithm(request) -> search.Algorithm:
+    return search.get(request.param)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 30])
+def test_proposals_are_allowed_and_as_many_as_asked(algorithm, count):
+    space = mixed()
+    history = told(space, LOSS, count, lambda p, i: {"loss": loss_of(p)})
+    proposals = algorithm.ask(space, LOSS, history, [], 4, Key(1, count))
+    assert len(proposals) == 4
+    check(space, proposals)
+    assert all(a != b for i, a in enumerate(proposals) for b in proposals[:i])
+
+
+def test_same_arguments_same_proposals_whatever_was_asked_before(algorithm):
+    space = mixed()
+    history = told(space, LOSS, 25, lambda p, i: {"loss": loss_of(p)})
+    pending = [Trial(25, space.draw(Key(4).generator("p")))]
+    wanted = algorithm.ask(space, LOSS, history, pending, 2, Key(3, 26))
+    other = Space(x=Float(0, 1))
+    algorithm.ask(other, LOSS, told(other, LOSS, 12, lambda p, i: {"loss": p["x"]}), [], 1, Key(0, 12))
+    algorithm.ask(space, LOSS, history[:13], [], 1, Key(3, 13))
+    assert algorithm.ask(space, LOSS, history, pending, 2, Key(3, 26)) == wanted
+    fresh = search.get(type(algorithm)())
+    assert fresh.ask(mixed(), LOSS, copy.deepcopy(history), copy.deepcopy(pending), 2, Key(3, 26)) == wanted
+
+
+def test_nothing_given_is_changed(algorithm):
+    space = mixed()
+    history = told(space, LOSS, 14, lambda p, i: {"loss": loss_of(p)})
+    pending = [Trial(14, space.draw(Key(4).generator("p")))]
+    before = copy.deepcopy((history, pending))
+    algorithm.ask(space, LOSS, history, pending, 2, Key(0, 15))
+    assert (history, pending) == before
+
+
+def test_seeds_differ_except_where_nothing_is_drawn(algorithm):
+    if type(algorithm).__name__ == "Grid":
+        pytest.skip("a grid has no seed")
+    space = mixed()
+    streams = {tuple(map(repr, algorithm.ask(space, LOSS, [], [], 6, Key(seed)))) for seed in range(4)}
+    assert len(streams) == 4
+
+
+def test_pending_trials_are_not_proposed_again(algorithm):
+    space = Space(a=Int(1, 3), b=Choice(["x", "y"]))
+    history = told(space, LOSS, 1, lambda p, i: {"loss": float(p["a"])})
+    pending = []
+    for number in range(1, 6):
+        (params,) = algorithm.ask(space, LOSS, history, pending, 1, Key(0, number))
+        assert params not in [t.params for t in [*history, *pending]]
+        pending.append(Trial(number, params))
+    assert algorithm.ask(space, LOSS, history, pending, 1, Key(0, 6)) == []
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_discrete_spaces_end_after_every_combination_once(algorithm, together):
+    space = Space(
+        a=Int(1, 4),
+        b=Choice(["x", "y"]),
+        c=Ordinal([1, 2]).when(b="y"),
+        where=lambda p: p["a"] != 2 or p["b"] == "x",
+    )
+    history: list[Trial] = []
+    for _ in range(20):
+        proposals = algorithm.ask(space, LOSS, history, [], together, Key(5, len(history)))
+        check(space, proposals)
+        for params in proposals:
+            assert params not in [t.params for t in history]
+            loss = {"loss": float(params["a"])}
+            history.append(Trial(len(history), params, Status.COMPLETE, loss, (), None, 0.0, 1.0))
+        if len(proposals) < together:
+            break
+    assert len(history) == 4 + 3 * 2
+
+
+def test_one_value_spaces(algorithm):
+    space = Space(a=Float(2, 2), b=Int(3, 3), c=Choice(["only"]))
+    assert algorithm.ask(space, LOSS, [], [], 3, Key(0)) == [{"a": 2.0, "b": 3, "c": "only"}]
+    done = [Trial(0, {"a": 2.0, "b": 3, "c": "only"}, Status.COMPLETE, {"loss": 1.0}, (), None, 0.0, 1.0)]
+    assert algorithm.ask(space, LOSS, done, [], 1, Key(0, 1)) == []
+
+
+@pytest.mark.parametrize("kind", ["all failed", "some failed", "stopped", "stopped without a report", "mixed"])
+def test_failed_and_stopped_trials(algorithm, kind):
+    states = {
+        "all failed": lambda i: Status.FAILED,
+        "some failed": lambda i: Status.FAILED if i % 3 else Status.COMPLETE,
+        "stopped": lambda i: Status.STOPPED if i % 2 else Status.COMPLETE,
+        "stopped without a report": lambda i: Status.STOPPED,
+        "mixed": lambda i: (Status.FAILED, Status.STOPPED, Status.COMPLETE)[i % 3],
+    }
+    space = mixed()
+    result = (lambda p, i: {}) if "without" in kind else (lambda p, i: {"loss": loss_of(p)})
+    history = told(space, LOSS, 24, result, states[kind])
+    check(space, algorithm.ask(space, LOSS, history, [], 2, Key(2, 24)))
+
+
+@pytest.mark.parametrize("objectives", [{"a": "min", "b": "max"}, {"a": "min", "b": "max", "c": "min"}])
+@pytest.mark.parametrize("bound", [None, "<= 1.5", "<= -1e9"])
+def test_several_objectives_and_constraints(algorithm, objectives, bound):
+    wanted = Objectives.of(objectives=objectives, constraints={"size": bound} if bound else None)
+    space = mixed()
+    history = told(
+        space,
+        wanted,
+        20,
+        lambda p, i: {"a": loss_of(p), "b": p["depth"], "c": p["lr"], "size": p["width"] / 100},
+        lambda i: Status.FAILED if i % 7 == 3 else Status.COMPLETE,
+    )
+    check(space, algorithm.ask(space, wanted, history, [], 3, Key(2, 20)))
+
+
+VALUES = {
+    "constant": lambda i: 1.0,
+    "huge": lambda i: 1e300 * (-1) ** i,
+    "tiny": lambda i: 1e-300 * i,
+    "one outlier": lambda i: 1e12 if i == 4 else float(i),
+    "close": lambda i: 1.0 + 1e-15 * i,
+}
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_awkward_values(algorithm, values):
+    space = mixed()
+    history = told(space, LOSS, 18, lambda p, i: {"loss": VALUES[values](i)})
+    check(space, algorithm.ask(space, LOSS, history, [], 1, Key(2, 18)))
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-12, 1e-6])
+def test_repeated_and_nearly_repeated_points(algorithm, apart):
+    space = Space(x=Float(0, 1), y=Float(0, 1))
+    history = [
+        Trial(i, {"x": 0.5 + apart * i, "y": 0.5}, Status.COMPLETE, {"loss": float(i % 2)}, (), None, 0.0, 1.0)
+        for i in range(16)
+    ]
+    check(space, algorithm.ask(space, LOSS, history, [], 2, Key(2, 16)))
+
+
+def test_a_space_without_allowed_combinations_is_refused(algorithm):
+    space = Space(x=Int(0, 9), y=Choice(["a", "b"]), where=[lambda p: True, lambda p: p["x"] > 10])
+    with pytest.raises(UsageError, match=r"where\[1\]"):
+        algorithm.ask(space, LOSS, [], [], 1, Key(0))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_ask_and_tell_until_the_end(name):
+    loop = AskTell(Space(a=Int(0, 4), b=Choice([True, False])), algorithm=name, maximize="score", seed=3)
+    for i in range(10):
+        trial = loop.ask()
+        if i % 4 == 1:
+            loop.tell(trial, failed="out of memory")
+        else:
+            loop.tell(trial, trial.params["a"] + trial.params["b"])
+    with pytest.raises(UsageError, match="exhausted"):
+        loop.ask()
+    assert len({repr(t.params) for t in loop.trials}) == 10
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_says_what_it_is_for(name):
+    text = search.get(name).__doc__ or ""
+    assert text.strip().split("\n")[0].endswith(".")
+    assert "When it helps" in text
+    assert "When it hurts" in text

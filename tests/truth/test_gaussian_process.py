@@ -1,0 +1,194 @@
+"""The Gaussian process and its acquisition against formulas written out, finite differences and mpmath."""
+
+from __future__ import annotations
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from scipy import integrate, optimize, stats
+
+from luthier import Choice, Float, Int, Space
+from luthier.search._encode import Encoding
+from luthier.search.bayes import acquisition, kernel, optimise, warp
+from luthier.search.bayes.algorithm import fantasise
+from luthier.search.bayes.fit import JITTER, Data, Evidence, Process, fit
+
+RNG = np.random.default_rng(0)
+
+
+def sample(n: int = 13) -> Data:
+    space = Space(a=Float(0, 1), b=Float(0, 1), c=Choice(["u", "v", "w"]))
+    encoding = Encoding(space)
+    features = encoding.features(*encoding.snap(RNG.random((n, 3))))
+    return Data(features, warp.standardise(RNG.normal(size=n) + features[:, 0]), encoding.owner, 3)
+
+
+DATA = sample()
+THETA = np.array([-0.4, 0.3, 0.9, 0.2, -3.0])
+
+
+def covariance(a: np.ndarray, b: np.ndarray, theta: np.ndarray) -> float:
+    """Matern-5/2 of numbers' scaled differences and category mismatches, written out for one pair."""
+    r2 = 0.0
+    for j in range(2):
+        r2 += (a[j] - b[j]) ** 2 / math.exp(2 * theta[j])
+    r2 += float((a[2:] != b[2:]).any()) / math.exp(2 * theta[2])
+    r = math.sqrt(r2)
+    return math.exp(theta[3]) * (1 + math.sqrt(5) * r + 5 * r2 / 3) * math.exp(-math.sqrt(5) * r)
+
+
+def test_posterior_is_the_textbook_formula():
+    x, y = DATA.features, DATA.targets
+    noise = (math.exp(THETA[4]) + JITTER) * np.eye(len(y))
+    gram = np.array([[covariance(a, b, THETA) for b in x] for a in x]) + noise
+    new = sample(5).features
+    cross = np.array([[covariance(a, b, THETA) for b in x] for a in new])
+    mean, variance = Process(DATA, THETA).predict(new)
+    np.testing.assert_allclose(mean[:, 0], cross @ np.linalg.solve(gram, y), rtol=1e-9)
+    wanted = math.exp(THETA[3]) - np.einsum("ij,ji->i", cross, np.linalg.solve(gram, cross.T))
+    np.testing.assert_allclose(variance, wanted, rtol=1e-8)
+
+
+def test_evidence_is_minus_the_log_posterior():
+    x, y = DATA.features, DATA.targets
+    noise = (math.exp(THETA[4]) + JITTER) * np.eye(len(y))
+    gram = np.array([[covariance(a, b, THETA) for b in x] for a in x]) + noise
+    evidence = Evidence(DATA)
+
+    def posterior(theta: np.ndarray, gram: np.ndarray) -> float:
+        prior = stats.norm.logpdf(theta[:3], math.sqrt(2) + 0.5 * math.log(3), math.sqrt(3)).sum()
+        prior += stats.norm.logpdf(theta[3], 0, 1) + stats.norm.logpdf(theta[4], -6, 2)
+        return prior + stats.multivariate_normal.logpdf(y, np.zeros(len(y)), gram)
+
+    other = THETA.copy()
+    other[4] = -1.0
+    shifted = gram + (math.exp(-1.0) - math.exp(THETA[4])) * np.eye(len(y))
+    wanted = posterior(other, shifted) - posterior(THETA, gram)
+    assert evidence(THETA)[0] - evidence(other)[0] == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_gradient_of_the_evidence(seed):
+    evidence = Evidence(DATA)
+    theta = THETA + np.random.default_rng(seed).normal(size=5) * 0.7
+    slope = optimize.approx_fprime(theta, lambda t: evidence(t)[0], 1e-6)
+    np.testing.assert_allclose(evidence(theta)[1], slope, rtol=2e-4, atol=2e-5)
+
+
+def test_fit_is_as_good_as_scipys():
+    noisy = sample(25)
+    smooth = warp.standardise(np.sin(4 * noisy.features[:, 0]) + noisy.features[:, 1] ** 2 + noisy.features[:, 3])
+    evidence = Evidence(Data(noisy.features, smooth, noisy.owner, 3))
+    low, high = evidence.bounds()
+    bounds = list(zip(low, high, strict=True))
+    theirs = optimize.minimize(evidence, evidence.start(), jac=True, method="L-BFGS-B", bounds=bounds)
+    assert evidence(fit(evidence.data))[0] <= theirs.fun + 0.02
+
+
+def test_matern_slope():
+    squares = np.linspace(0.01, 30, 50)
+    step = 1e-6
+    slope = (kernel.matern(squares - step)[0] - kernel.matern(squares + step)[0]) / (2 * step)
+    np.testing.assert_allclose(kernel.matern(squares)[1], slope, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("z", [-1e6, -1e4, -500.0, -40.0, -7.0, -1.001, -0.999, 0.0, 2.0, 9.0, 1e3])
+def test_log_expected_improvement_against_mpmath(z):
+    with mpmath.workdps(60):
+        exact = mpmath.log(mpmath.npdf(z) + z * mpmath.ncdf(z)) if z > -1000 else None
+        if exact is None:  # the asymptotic series: h(z) = phi(z) (z^-2 - 3 z^-4 + 15 z^-6 ...)
+            t = mpmath.mpf(z) ** -2
+            exact = -(mpmath.mpf(z) ** 2) / 2 - mpmath.log(2 * mpmath.pi) / 2 + mpmath.log(t - 3 * t**2 + 15 * t**3)
+    assert acquisition.log_h(np.array([z]))[0] == pytest.approx(float(exact), rel=1e-7)
+
+
+@pytest.mark.parametrize(("mean", "deviation", "best"), [(0.3, 0.5, 0.1), (-1.0, 0.2, 0.4), (2.0, 1.5, -0.5)])
+def test_expected_improvement_by_quadrature(mean, deviation, best):
+    def density(y: float) -> float:
+        return (best - y) * stats.norm.pdf(y, mean, deviation)
+
+    wanted = integrate.quad(density, mean - 12 * deviation, best)[0]
+    found = acquisition.log_ei(np.array([mean]), np.array([deviation]), np.array([best]))[0]
+    assert math.exp(found[0]) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("z", [-30.0, -3.0, -0.5, 1.0, 4.0])
+def test_slopes_of_log_expected_improvement(z):
+    def value(both: np.ndarray) -> float:
+        return float(acquisition.log_ei(both[:1], both[1:], np.array([0.0]))[0][0])
+
+    at = np.array([-z * 0.7, 0.7])
+    _, by_mean, by_deviation = acquisition.log_ei(at[:1], at[1:], np.array([0.0]))
+    slope = optimize.approx_fprime(at, value, 1e-7)
+    np.testing.assert_allclose([by_mean[0], by_deviation[0]], slope, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pending", [0, 3])
+def test_gradient_of_the_acquisition(pending):
+    process = Process(DATA, THETA)
+    if pending:
+        process = fantasise(process, sample(pending).features)
+    best = process.predict(process.data.features)[0].min(0)
+    improvement = acquisition.Improvement(process, best)
+    for row in sample(6).features:
+        slope = optimize.approx_fprime(row, lambda x: float(improvement(x[None])[0]), 1e-7)
+        value, found = improvement.with_gradient(row[None])
+        assert value[0] == pytest.approx(improvement(row[None])[0])
+        np.testing.assert_allclose(found[0], slope, rtol=1e-3, atol=1e-5)
+
+
+def test_fantasies_keep_the_mean_and_close_the_gap():
+    process = Process(DATA, THETA)
+    waiting = sample(2).features
+    mean, variance = process.predict(waiting)
+    grown = fantasise(process, waiting)
+    after, less = grown.predict(waiting)
+    np.testing.assert_allclose(after.mean(1), mean[:, 0], atol=0.02)
+    assert (less < 0.2 * variance + math.exp(THETA[4])).all()
+
+
+def test_yeo_johnson_is_scipys():
+    values = RNG.normal(size=40) ** 3
+    for power in (-1.0, 0.0, 0.7, 2.0, 2.5):
+        np.testing.assert_allclose(warp.yeo_johnson(values, power), stats.yeojohnson(values, power), rtol=1e-10)
+    assert warp.best_power(values) == pytest.approx(stats.yeojohnson(values)[1], abs=0.06)
+
+
+def test_outputs_keep_the_order():
+    losses = np.exp(RNG.normal(size=50) * 3)
+    order = np.argsort(losses)
+    assert (np.diff(warp.outputs(losses)[order]) >= 0).all()
+    assert abs(warp.outputs(losses)).max() < 10
+
+
+def test_minimiser_finds_rosenbrocks_valley_within_bounds():
+    def batch(points, rows):
+        return np.array([optimize.rosen(p) for p in points]), np.array([optimize.rosen_der(p) for p in points])
+
+    starts = RNG.uniform(0, 1, (5, 4))
+    found = optimise.minimise(batch, starts, np.full(4, -1.0), np.full(4, 2.0), 300, tolerance=1e-14)
+    np.testing.assert_allclose(found, 1.0, atol=1e-3)
+    held = optimise.minimise(batch, np.clip(starts, -1, 0.5), np.full(4, -1.0), np.full(4, 0.5), 300, tolerance=1e-14)
+    bounds = [(-1, 0.5)] * 4
+    theirs = optimize.minimize(optimize.rosen, np.zeros(4), jac=optimize.rosen_der, bounds=bounds, method="L-BFGS-B")
+    assert min(optimize.rosen(p) for p in held) == pytest.approx(theirs.fun, rel=1e-3)
+    assert held.max() <= 0.5
+
+
+def test_encoding_agrees_with_the_space():
+    space = Space(
+        a=Choice(["u", "v"]),
+        b=Int(1, 40, log=True).when(a="u"),
+        c=Float(1e-3, 1, log=True),
+        d=Choice([1, 2, 3]).when(b=7),
+    )
+    encoding = Encoding(space)
+    for row in RNG.random((300, 4)):
+        params = space.from_unit(row)
+        snapped, active = encoding.snap(row[None])
+        assert {n for n, on in zip(space.names, active[0], strict=True) if on} == set(params)
+        assert space.from_unit(snapped[0]).keys() == params.keys()
+        np.testing.assert_allclose(encoding.snap(encoding.rows(params)[None])[0], snapped, atol=1e-12)
+        assert all(space.from_unit(snapped[0])[n] == pytest.approx(v) for n, v in params.items() if n != "a")

@@ -1,0 +1,94 @@
+"""Tables and their versions. A released schema never changes; a new one is a new migration."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    insert,
+    inspect,
+    select,
+    update,
+)
+
+from luthier.errors import StoreError
+
+VERSION = 1
+
+TABLES = MetaData()
+
+schema = Table("luthier_schema", TABLES, Column("version", Integer, primary_key=True))
+
+studies = Table(
+    "luthier_studies",
+    TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("key", String(32), nullable=False, unique=True),
+    Column("header", Text, nullable=False),  # JSON, the name included
+    Column("created", Double, nullable=False),
+    Column("spent", Double, nullable=False, default=0.0),  # seconds
+    Column("token", String(32)),  # the lease; NULL: nobody's
+    Column("host", Text),
+    Column("pid", BigInteger),
+    Column("born", Double),
+    Column("beat", Double, nullable=False, default=0.0),  # last sign of life, seconds since 1970
+)
+
+trials = Table(
+    "luthier_trials",
+    TABLES,
+    Column("study", ForeignKey(studies.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("status", String(16), nullable=False),
+    Column("params", Text, nullable=False),  # JSON
+    Column("metrics", Text),  # JSON, or NULL while it runs
+    Column("cause", Text),
+    Column("started", Double, nullable=False),
+    Column("ended", Double),
+    Column("starts", Integer, nullable=False, default=1),  # how often it was begun
+)
+
+reports = Table(
+    "luthier_reports",
+    TABLES,
+    Column("study", ForeignKey(studies.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("metrics", Text, nullable=False),  # JSON
+)
+
+# _MIGRATIONS[v] holds the statements that lead from version v to v + 1.
+_MIGRATIONS: dict[int, tuple[str, ...]] = {}
+
+
+def prepare(connection: Connection, place: str) -> None:
+    """Makes the tables, or brings those of an older version up to date.
+
+    Raises:
+        StoreError: a newer version wrote them.
+    """
+    if not inspect(connection).has_table(schema.name):
+        TABLES.create_all(connection)
+        connection.execute(insert(schema).values(version=VERSION))
+        return
+    found = connection.execute(select(schema.c.version)).scalar() or 0
+    if found > VERSION:
+        raise StoreError(
+            f"the store {place} was written by a newer version of Luthier",
+            expected=f"schema {VERSION} or older",
+            got=f"schema {found}",
+            fix="pip install --upgrade luthier",
+        )
+    for version in range(found, VERSION):
+        for statement in _MIGRATIONS[version]:
+            connection.exec_driver_sql(statement)
+    if found < VERSION:
+        connection.execute(update(schema).values(version=VERSION))

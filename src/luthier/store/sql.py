@@ -1,0 +1,276 @@
+"""Studies in a database: SQLite by default, PostgreSQL or another one by its URL."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, delete, event, exc, insert, select, update
+from sqlalchemy.engine import URL, Row, make_url
+
+from luthier.errors import StoreError
+from luthier.store import Header, Lease, State, held, key, lost
+from luthier.store._schema import prepare, reports, studies, trials
+from luthier.trial import Report, Status, Trial
+
+_PATIENCE = 60.0  # seconds of silence after which a driver elsewhere counts as dead, for those who only look
+
+
+class Sql:
+    """Keeps studies in a database through SQLAlchemy Core.
+
+    SQLite runs in WAL mode with synchronous=NORMAL: what a call has written survives any death of any
+    process; a power cut can cost the last moments, never the file. Every write checks the lease in the
+    same transaction, so that a driver that was replaced can write no more.
+
+    Args:
+        url: as SQLAlchemy has it; a password in it never reaches a message.
+
+    Raises:
+        StoreError: it cannot be reached, is no database, or was written by a newer version.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = _parse(url)
+        self.place = str(parsed.database) if parsed.get_backend_name() == "sqlite" else _masked(parsed)
+        self._ids: dict[str, int] = {}
+        with self._told("opened"):
+            if parsed.get_backend_name() == "sqlite":
+                Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+            self._engine = _engine(parsed)
+            with self._engine.begin() as connection:
+                prepare(connection, self.place)
+
+    def studies(self) -> list[State]:
+        with self._told("read"), self._reading() as connection:
+            rows = connection.execute(select(studies).order_by(studies.c.created, studies.c.id)).all()
+        return [_state(row) for row in rows]
+
+    def state(self, name: str) -> State | None:
+        with self._told("read"), self._reading() as connection:
+            row = connection.execute(select(studies).where(studies.c.key == key(name))).first()
+        return _state(row) if row else None
+
+    def trials(self, name: str) -> list[Trial]:
+        mine = self._id(name)
+        with self._told("read"), self._reading() as connection:
+            curves: dict[int, list[Report]] = {}
+            wanted = select(reports.c.number, reports.c.step, reports.c.metrics).where(reports.c.study == mine)
+            for number, step, metrics in connection.execute(wanted.order_by(reports.c.number, reports.c.step)):
+                curves.setdefault(number, []).append(Report(step, _floats(metrics)))
+            rows = connection.execute(select(trials).where(trials.c.study == mine).order_by(trials.c.number)).all()
+        return [_trial(row, tuple(curves.get(row.number, ()))) for row in rows]
+
+    def create(self, header: Header) -> bool:
+        text = json.dumps(asdict(header))
+        row = {"key": key(header.name), "header": text, "created": header.created, "spent": 0.0, "beat": 0.0}
+        try:
+            with self._told("written"), self._engine.begin() as connection:
+                connection.execute(insert(studies).values(row))
+        except _Twice:
+            return False
+        return True
+
+    def claim(self, name: str, token: str, patience: float) -> None:
+        with self._told("written"), self._engine.begin() as connection:
+            wanted = select(studies).where(studies.c.key == key(name)).with_for_update()
+            row = connection.execute(wanted).first()
+            if row is None:
+                raise lost(name)
+            driver = _driver(row, patience)
+            if row.token != token and driver is not None:
+                raise held(name, driver)
+            mine = Lease(token)
+            values = {"token": token, "host": mine.host, "pid": mine.pid, "born": mine.born, "beat": time.time()}
+            connection.execute(update(studies).where(studies.c.id == row.id).values(values))
+
+    def beat(self, name: str, token: str, spent: float) -> None:
+        with self._writing(name, token, spent=spent):
+            pass
+
+    def release(self, name: str, token: str) -> None:
+        mine = (studies.c.key == key(name)) & (studies.c.token == token)
+        with self._told("written"), self._engine.begin() as connection:
+            connection.execute(update(studies).where(mine).values(token=None))
+
+    def start(self, name: str, token: str, trial: Trial) -> int:
+        mine = {"study": self._id(name), "number": trial.number}
+        values = {"status": trial.status.value, "params": json.dumps(dict(trial.params)), "started": trial.started}
+        same = (trials.c.study == mine["study"]) & (trials.c.number == trial.number)
+        gone = (reports.c.study == mine["study"]) & (reports.c.number == trial.number)
+        with self._writing(name, token) as connection:
+            again = connection.execute(update(trials).where(same).values(**values, starts=trials.c.starts + 1))
+            if again.rowcount == 0:
+                connection.execute(insert(trials), {**mine, **values, "starts": 1})
+                return 1
+            connection.execute(delete(reports).where(gone))
+            return int(connection.execute(select(trials.c.starts).where(same)).scalar_one())
+
+    def report(self, name: str, token: str, number: int, report: Report) -> None:
+        row = {"study": self._id(name), "number": number, "step": report.step, "metrics": _text(report.metrics)}
+        same = (reports.c.study == row["study"]) & (reports.c.number == number) & (reports.c.step == report.step)
+        with self._writing(name, token) as connection:
+            changed = connection.execute(update(reports).where(same).values(metrics=row["metrics"]))
+            if changed.rowcount == 0:
+                connection.execute(insert(reports), row)
+
+    def finish(self, name: str, token: str, trial: Trial) -> None:
+        same = (trials.c.study == self._id(name)) & (trials.c.number == trial.number)
+        values = {
+            "status": trial.status.value,
+            "metrics": _text(trial.metrics),
+            "cause": None if trial.cause is None else trial.cause.replace("\x00", "\\0"),
+            "ended": trial.ended,
+        }
+        with self._writing(name, token) as connection:
+            connection.execute(update(trials).where(same).values(values))
+
+    def delete(self, name: str) -> None:
+        mine = self._id(name)
+        with self._told("written"), self._engine.begin() as connection:
+            for table, column in ((reports, reports.c.study), (trials, trials.c.study), (studies, studies.c.id)):
+                connection.execute(delete(table).where(column == mine))
+        self._ids.pop(name, None)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _id(self, name: str) -> int:
+        if name not in self._ids:
+            with self._told("read"), self._reading() as connection:
+                found = connection.execute(select(studies.c.id).where(studies.c.key == key(name))).scalar()
+            if found is None:
+                raise lost(name)
+            self._ids[name] = int(found)
+        return self._ids[name]
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection:
+            yield connection.execution_options(reading=True)
+
+    @contextlib.contextmanager
+    def _writing(self, name: str, token: str, **values: float) -> Iterator[Connection]:
+        """A transaction that the lease's holder alone may have, and that renews the lease."""
+        mine = (studies.c.id == self._id(name)) & (studies.c.token == token)
+        with self._told("written"), self._engine.begin() as connection:
+            renewed = connection.execute(update(studies).where(mine).values(beat=time.time(), **values))
+            if renewed.rowcount != 1:
+                raise lost(name)
+            yield connection
+
+    @contextlib.contextmanager
+    def _told(self, verb: str) -> Iterator[None]:
+        """Turns the database's errors into one clear message without secrets."""
+        try:
+            yield
+        except exc.IntegrityError as error:
+            raise _Twice from error
+        except (exc.SQLAlchemyError, OSError) as error:
+            origin = getattr(error, "orig", None) or error
+            raise StoreError(
+                f"the store {self.place} could not be {verb}",
+                expected="a readable and writable database of Luthier's",
+                got=f"{type(origin).__name__}: {' '.join(str(origin).split())[:300]}",
+                cause=_likely(str(origin)),
+                fix="nothing that was finished is lost; put it right and run again",
+            ) from None
+
+
+class _Twice(Exception):
+    """There is a study of that name already."""
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except exc.ArgumentError:
+        raise StoreError(
+            "the store's URL cannot be read",
+            expected="dialect://user:password@host/database",
+            got=url.split("://")[0] + "://... (the rest is kept out of messages)",
+        ) from None
+    except (exc.NoSuchModuleError, ImportError) as error:
+        raise StoreError(f"there is no driver for {url.split('://')[0]}://", got=error) from None
+    return parsed.set(drivername="postgresql+psycopg") if parsed.drivername == "postgresql" else parsed
+
+
+def _masked(url: URL) -> str:
+    """The URL without password and options, which may hold one too."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def _engine(url: URL) -> Any:
+    if url.get_backend_name() != "sqlite":
+        try:
+            return create_engine(url, pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            raise StoreError(
+                f"the database driver {error.name!r} is not installed",
+                expected=f"a driver for {url.drivername}",
+                got="no such package",
+                fix="pip install 'luthier[postgres]'" if "postgres" in url.drivername else f"pip install {error.name}",
+            ) from None
+    engine = create_engine(url, connect_args={"timeout": 60, "check_same_thread": False})
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where _begin_sqlite says so
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes its lock at once and so waits its turn; upgrading a read later would fail instead."""
+    reading = connection.get_execution_options().get("reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _likely(text: str) -> str | None:
+    known = {
+        "not a database": "the file is something else",
+        "malformed": "the file is damaged",
+        "disk is full": "the disk is full",
+        "readonly": "no permission to write",
+        "unable to open": "no permission, or a missing folder",
+        "locked": "another program holds the file open for writing",
+        "onnect": "the server is down, or the address is wrong",
+    }
+    return next((cause for sign, cause in known.items() if sign in text), None)
+
+
+def _driver(row: Row[Any], patience: float) -> str | None:
+    """Who drives a study now, in words."""
+    if row.token is None:
+        return None
+    lease = Lease(row.token, row.host, row.pid, row.born)
+    return f"process {row.pid} on {row.host}" if lease.alive(time.time() - row.beat, patience) else None
+
+
+def _state(row: Row[Any]) -> State:
+    return State(Header(**json.loads(row.header)), row.spent, _driver(row, _PATIENCE))
+
+
+def _trial(row: Row[Any], curve: tuple[Report, ...]) -> Trial:
+    metrics = _floats(row.metrics) if row.metrics else {}
+    params = json.loads(row.params)
+    return Trial(row.number, params, Status(row.status), metrics, curve, row.cause, row.started, row.ended)
+
+
+def _text(metrics: Mapping[str, float]) -> str:
+    """Metrics as JSON, which has no word for NaN and infinities: they are written as texts."""
+    return json.dumps({n: v if math.isfinite(v) else str(v) for n, v in metrics.items()})
+
+
+def _floats(text: str) -> dict[str, float]:
+    return {name: float(value) for name, value in json.loads(text).items()}

@@ -1,0 +1,263 @@
+"""``tune`` and ``load_study``: where studies begin, go on and are read."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from luthier import search
+from luthier import stop as stop_rules
+from luthier.errors import StoreError, UsageError, nearest
+from luthier.objectives import Objectives
+from luthier.progress import Progress, choose
+from luthier.run import Limits, Objective
+from luthier.search import Algorithm
+from luthier.space import Parameter, Params, Space
+from luthier.stop import StopRule
+from luthier.store import Header, State, Store, check_name, folder_of, key, open_store, short
+from luthier.study.driver import Driver, Run
+from luthier.study.ledger import Ledger
+from luthier.study.settings import Budget, Pool, Settings, Target, read_first
+from luthier.study.view import Study
+from luthier.trial import Status, Trial
+
+Place = str | os.PathLike[str] | Store | None
+Callback = Callable[[Study, Trial], object]
+
+
+def tune(
+    objective: Objective,
+    space: Space | Mapping[str, Parameter],
+    *,
+    maximize: str | None = None,
+    minimize: str | None = None,
+    objectives: Mapping[str, str] | None = None,
+    constraints: Mapping[str, str] | None = None,
+    algorithm: str | Algorithm = "auto",
+    stop: str | StopRule | None = None,
+    trials: int | None = None,
+    timeout: float | None = None,
+    target: Target = None,
+    workers: int = 1,
+    executor: str | None = None,
+    limits: Limits | None = None,
+    store: Place = None,
+    name: str | None = None,
+    seed: int = 0,
+    deterministic: bool | int = False,
+    first: Sequence[Params] = (),
+    on_error: str = "record",
+    callbacks: Sequence[Callback] = (),
+    progress: bool | Progress = True,
+) -> Study:
+    """Searches a space for what an objective likes best.
+
+    A study with a store and a name goes on where an earlier run ended, whatever ended it; ``trials``,
+    ``timeout`` and ``target`` are totals over all its runs. A trial that raises, returns nonsense, is
+    killed or breaks its limits is recorded as failed with its cause, and the study goes on. Ctrl-C once
+    finishes the running trials and returns; twice stops at once. Nothing finished is ever lost.
+
+    Args:
+        objective: called with a trial, a mapping of values with ``.params``, ``.number``, ``.seed``,
+            ``.report(step, **metrics)`` and ``.checkpoint``; returns a number or a dict of metrics.
+        space: where to search.
+        maximize: the metric to maximise; or
+        minimize: the metric to minimise; or
+        objectives: several metrics, each "min" or "max".
+        constraints: bounds on metrics, such as ``{"size_mb": "<= 1.0"}``.
+        algorithm: a name (see ``luthier methods``) or an object such as ``luthier.search.Bayes()``.
+        stop: a stop rule's name or object, such as ``luthier.stop.ASHA(max_steps=10)``; None: no trial is stopped.
+        trials: how many in all; None: the whole grid, or as many as ``timeout`` and ``target`` allow, else 50.
+        timeout: seconds in all; then running trials end at their next report, or when they return.
+        target: value of the metric that is good enough; with several objectives a dict of them all or some.
+        workers: how many trials run at once.
+        executor: "inline", "processes" or "ray"; None: inline for one worker without limits, else processes.
+        limits: hard limits for each trial.
+        store: None: memory; a path: SQLite; a URL: any database that SQLAlchemy knows.
+        name: the study's name; None: a new study with a name of its own.
+        seed: the same seed gives the same random streams.
+        deterministic: proposals see results of trials <= k - lag only (lag 8, or the number given), and stop
+            rules likewise, so that any number of workers gives the same trials, bit for bit.
+        first: configurations to try before the algorithm's own, a known good one for instance.
+        on_error: "record", or "raise" to end the study at the first trial that fails.
+        callbacks: called with (study, trial) after each trial; ``study.stop()`` ends the study.
+        progress: whether to show a live display (plain lines where there is no terminal), or one's own.
+
+    Returns:
+        the study, with ``best``, ``front`` and ``trials``.
+
+    Raises:
+        UsageError: an argument that cannot be used, or a study of that name about something else.
+        StoreError: the store cannot be used, or somebody else drives the study.
+        ObjectiveError: a trial failed and ``on_error`` is "raise".
+        KeyboardInterrupt: Ctrl-C twice.
+
+    Example:
+        >>> import luthier as lt
+        >>> study = lt.tune(lambda t: (t["x"] - 1) ** 2, lt.Space(x=lt.Float(-2, 2)), minimize="loss",
+        ...                 algorithm="random", trials=20, progress=False)
+        >>> study.best.metrics["loss"] < 0.5, len(study.trials)
+        (True, 20)
+    """
+    whole = space if isinstance(space, Space) or not isinstance(space, Mapping) else Space(space)
+    wanted = Objectives.of(maximize, minimize, objectives, constraints)
+    settings = Settings(
+        objective=objective,
+        space=whole,
+        objectives=wanted,
+        algorithm=search.get(algorithm),
+        stop=stop_rules.get(stop),
+        budget=Budget.of(trials, timeout, target, wanted, endless=algorithm == "grid"),
+        pool=Pool.of(workers, executor, limits, deterministic),
+        seed=seed,
+        first=read_first(first, whole),
+        on_error=on_error,
+        callbacks=tuple(callbacks),
+    )
+    return _drive(settings, store, name, choose(progress))
+
+
+def _drive(settings: Settings, place: Place, name: str | None, progress: Progress) -> Study:
+    store = open_store(place)
+    try:
+        state = _open(store, name, settings)
+        root = folder_of(place)
+        scratch = tempfile.TemporaryDirectory(prefix="luthier-") if root is None else None
+        folder = Path(scratch.name) if scratch else Path(str(root)) / key(state.header.name)
+        study = _view(store, state.header, settings.space, folder)
+        study.scratch = scratch
+        driver = Driver(
+            Run(settings, store, study.name, study.ledger, progress, folder),
+            lambda trial: [callback(study, trial) for callback in settings.callbacks],
+        )
+        study.ender = driver.stop
+        driver.drive()
+        study.interrupted = driver.interrupted
+        return study
+    finally:
+        if store is not place:
+            store.close()
+
+
+def _open(store: Store, name: str | None, settings: Settings) -> State:
+    """The study of that name, made where there is none."""
+    if name is None:
+        return _open_new(store, settings)
+    header = _header(check_name(name), settings)
+    if store.create(header):
+        return State(header)
+    state = store.state(header.name)
+    if state is None:
+        raise StoreError(f"the study {short(name)!r} was deleted while it was being opened", fix="run again")
+    _compare(state.header, header, settings)
+    return state
+
+
+def _open_new(store: Store, settings: Settings) -> State:
+    taken = len(store.studies())
+    while True:
+        taken += 1
+        header = _header(f"study-{taken}", settings)
+        if store.create(header):
+            return State(header)
+
+
+def _header(name: str, settings: Settings) -> Header:
+    wanted = settings.objectives
+    return Header(
+        name=name,
+        space=settings.space.to_json(),
+        objectives={
+            "directions": dict(wanted.directions),
+            "constraints": {c.metric: f"{c.operator} {c.bound!r}" for c in wanted.constraints},
+        },
+        settings={
+            "algorithm": type(settings.algorithm).__name__,
+            "stop": repr(settings.stop) if settings.stop is not None else None,
+            "seed": int(settings.seed),
+            "lag": settings.pool.lag,
+        },
+        created=time.time(),
+    )
+
+
+def _compare(stored: Header, given: Header, settings: Settings) -> None:
+    """Refuses to go on with a study that is about something else, and says what differs."""
+    facts = [
+        *_differences("parameter", stored.space["parameters"], given.space["parameters"]),
+        *_differences("rule of", {"where": stored.space["where"]}, {"where": given.space["where"]}),
+        *_differences("objective", stored.objectives["directions"], given.objectives["directions"]),
+        *_differences("constraint", stored.objectives["constraints"], given.objectives["constraints"]),
+    ]
+    if settings.pool.lag is not None or stored.settings["lag"] is not None:
+        facts += _differences("setting", stored.settings, given.settings)
+    if facts:
+        raise UsageError(
+            f"the store already holds another study named {short(given.name)!r}",
+            expected="the same space and objectives, to go on with it",
+            got="; ".join(facts),
+            fix="choose another name, or another store",
+        )
+
+
+def _differences(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    out = [f"{kind} {n!r} was {old[n]} and is {new[n]} now" for n in old if n in new and old[n] != new[n]]
+    out += [f"{kind} {n!r} is gone" for n in old if n not in new]
+    return out + [f"{kind} {n!r} is new" for n in new if n not in old]
+
+
+def load_study(store: Place, name: str | None = None) -> Study:
+    """Reads a study from a store, whether it is over, running or was interrupted.
+
+    A trial that was running when its driver died shows as failed; resuming the study runs it again.
+
+    Args:
+        store: a path, a URL or a store.
+        name: the study's name; None: the only one there is.
+
+    Returns:
+        the study; options that JSON lacks (classes, say) come back as their printed form.
+
+    Raises:
+        StoreError: there is no such store.
+        UsageError: there is no such study, or there are several and none was named.
+    """
+    opened = open_store(store, create=False)
+    try:
+        state = _find(opened, name)
+        root = folder_of(store) or Path(tempfile.gettempdir())
+        space = Space.from_json(state.header.space)
+        study = _view(opened, state.header, space, root / key(state.header.name))
+    finally:
+        if opened is not store:
+            opened.close()
+    if state.driver is None:
+        for trial in study.ledger.unfinished:
+            study.ledger.put(trial.ending(Status.FAILED, trial.started, cause="interrupted: its driver died"))
+    return study
+
+
+def _find(store: Store, name: str | None) -> State:
+    if name is not None and (state := store.state(check_name(name))) is not None:
+        return state
+    known = store.studies()
+    if name is None and len(known) == 1:
+        return known[0]
+    names = [short(s.header.name) for s in known]
+    raise UsageError(
+        f"there is no study {short(name)!r} in the store" if name is not None else "which study?",
+        expected="one of " + ", ".join(map(repr, names)) if names else "a store with at least one study",
+        got=repr(short(name)) if name is not None else f"no name, and {len(names)} studies",
+        fix=nearest(name, names) if name is not None else None,
+    )
+
+
+def _view(store: Store, header: Header, space: Space, folder: Path) -> Study:
+    wanted = Objectives.of(objectives=header.objectives["directions"], constraints=header.objectives["constraints"])
+    trials = store.trials(header.name)
+    ledger = Ledger(Trial(**{**vars(t), "params": space.load(t.params)}) for t in trials)
+    return Study(header, space, wanted, ledger, folder)

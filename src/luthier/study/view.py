@@ -1,0 +1,124 @@
+"""What a study found."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from luthier.errors import UsageError
+from luthier.extras import need
+from luthier.objectives import Objectives
+from luthier.space import Space
+from luthier.store import Header
+from luthier.study.importance import importance
+from luthier.study.ledger import Ledger
+from luthier.trial import Status, Trial
+
+
+@dataclass
+class Study:
+    """A study's history and what follows from it. :func:`luthier.tune` and :func:`luthier.load_study` make it.
+
+    Attributes:
+        header: name, space, objectives and settings, as stored.
+        space: where was searched.
+        objectives: what was wanted.
+        interrupted: whether Ctrl-C ended the last run before its budget did.
+        folder: where trials keep their checkpoints, one folder per number.
+    """
+
+    header: Header
+    space: Space
+    objectives: Objectives
+    ledger: Ledger
+    folder: Path
+    interrupted: bool = False
+    ender: Callable[[], None] | None = field(default=None, repr=False)
+    scratch: object = field(default=None, repr=False)  # keeps a temporary folder alive
+
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}, {len(self.ledger)} trials)"
+
+    @property
+    def name(self) -> str:
+        """Its name within its store."""
+        return self.header.name
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial, by number."""
+        return self.ledger.trials
+
+    @property
+    def best(self) -> Trial:
+        """The best completed trial: feasible first, then the objective (of several, the first on the front).
+
+        Raises:
+            UsageError: nothing has completed.
+        """
+        front = self.front
+        ranked = front or self.objectives.sorted(self.trials)
+        if not ranked:
+            causes = Counter(t.cause for t in self.trials if t.status is Status.FAILED and t.cause)
+            raise UsageError(
+                "there is no best trial",
+                expected="at least one completed trial",
+                got=_counts(self.trials),
+                cause=causes.most_common(1)[0][0] if causes else None,
+            )
+        return ranked[0]
+
+    @property
+    def front(self) -> list[Trial]:
+        """The feasible completed trials that none other dominates."""
+        return self.objectives.front(self.trials)
+
+    @property
+    def ranking(self) -> list[Trial]:
+        """The completed trials from best to worst."""
+        return self.objectives.sorted(self.trials)
+
+    def stop(self) -> None:
+        """From a callback: no more trials are started."""
+        if self.ender is not None:
+            self.ender()
+
+    def to_frame(self) -> Any:
+        """The trials as a pandas DataFrame: number, status, cause, seconds, then params and metrics by name.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        pandas = need("pandas", "plot", "Study.to_frame()")
+        return pandas.DataFrame([self._row(t) for t in self.trials])
+
+    def _row(self, trial: Trial) -> Mapping[str, Any]:
+        head = {"number": trial.number, "status": trial.status.value, "cause": trial.cause, "seconds": trial.seconds}
+        taken = {*head, *self.space.names}
+        metrics = {(f"metric {n}" if n in taken else n): v for n, v in trial.metrics.items()}
+        params = {(f"param {n}" if n in head else n): trial.params.get(n) for n in self.space.names}
+        return {**head, **params, **metrics}
+
+    def importance(self, metric: str | None = None) -> dict[str, float]:
+        """Share of a metric's variance that each parameter explains; see :func:`luthier.study.importance.importance`.
+
+        Args:
+            metric: its name; None: the first objective.
+        """
+        return importance(self.space, self.objectives.complete(self.trials), metric or self.objectives.names[0])
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Writes one self-contained HTML page, and returns where."""
+        page = importlib.import_module("luthier.report").study_page  # a door: found by name, never imported from here
+        page(self, path)
+        return Path(path)
+
+
+def _counts(trials: list[Trial]) -> str:
+    kinds = Counter(t.status.value for t in trials)
+    return ", ".join(f"{n} {kind}" for kind, n in kinds.items()) or "no trial at all"

@@ -19,12 +19,13 @@ _HOMES = {
     "luthier.study": ("tune", "Study", "load_study"),
     "luthier.task": ("Task",),
     "luthier.train": ("fit",),
-    "luthier.measure": ("evaluate", "profile"),
+    "luthier.measure": ("evaluate",),
+    "luthier.measure.profile": ("profile",),
     "luthier.mask": ("prune_weights",),
     "luthier.surgery": ("prune_neurons",),
-    "luthier.distill": ("distill",),
+    "luthier.distillation": ("distill",),
     "luthier.export": ("save", "load", "export_onnx"),
-    "luthier.compress": ("compress",),
+    "luthier.compression": ("compress",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 _PARTS = ("search", "stop", "pareto")

@@ -1,0 +1,138 @@
+"""From trials to files: every point of the front exported, measured and proven."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from luthier.compression.joint import name_of
+from luthier.compression.line import Line, count_parameters
+from luthier.compression.result import Check, Point
+from luthier.errors import CheckError
+from luthier.export.bundle import load
+from luthier.export.onnx import OnnxCheck, export_onnx
+from luthier.measure.latency import Latency, measure
+from luthier.measure.quality import evaluate
+from luthier.model.cost import count_macs
+from luthier.task import Task
+from luthier.train import validate
+from luthier.trial import Trial
+
+_ROUNDS = 41
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft.write_text(json.dumps(content, indent=1, default=float) + "\n")
+    os.replace(draft, path)
+
+
+def kind_of(params: Mapping[str, Any]) -> str:
+    """How a trial trained back."""
+    return "distilled" if params.get("distill") else "pruned"
+
+
+class Publisher:
+    """Makes the folders of a run's points.
+
+    Args:
+        line: of the dense network.
+        task: data and metrics.
+        out: the run's folder.
+        trials: where trials left their networks.
+    """
+
+    def __init__(self, line: Line, task: Task, out: Path, trials: Path) -> None:
+        self.line, self.task, self.out, self.trials = line, task, out, trials
+
+    def dense(self, check: OnnxCheck) -> Point:
+        """The dense network as a point, not yet timed."""
+        cost = self._counts(self.line.dense, check)
+        return Point("dense", None, check.path.parent, {}, validate(self.line.dense, self.task), {}, cost, {})
+
+    def point(self, trial: Trial) -> Point:
+        """Exports and proves a trial's network; its folder is there whole or not at all.
+
+        Raises:
+            CheckError: a proof failed.
+        """
+        folder = self.out / f"point-{trial.number:02d}"
+        draft = self.out / f".point-{trial.number:02d}.{os.getpid()}.tmp"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        source = self.trials / f"trial-{trial.number:04d}.luthier"
+        shutil.copyfile(source, draft / "model.luthier")
+        model = load(source)
+        onnx = export_onnx(model, draft / "model.onnx", self.line.example)
+        checks = [*self._plan(trial, draft), _onnx_check(onnx), self._metric_check(model, onnx.path)]
+        failed = [check for check in checks if not check.passed]
+        if failed:
+            raise CheckError(f"trial {trial.number} failed the proof {failed[0].name!r}", got=failed[0].error)
+        valid = validate(model, self.task)
+        cost = self._counts(model, onnx)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(draft, folder)
+        cuts = self._cuts(trial.params)
+        return Point(
+            kind_of(trial.params), trial.number, folder, trial.params, valid, {}, cost, {}, cuts, tuple(checks)
+        )
+
+    def _plan(self, trial: Trial, folder: Path) -> list[Check]:
+        """Cuts the dense network again by the trial's settings, for the plan and its proof."""
+        by_family = {f: trial.params[name_of(f)] for f in self.line.families}
+        again = self.line.cut(self.line.keep(by_family, trial.params["criterion"]))
+        write_json(folder / "plan.json", again.plan.to_json())
+        return [Check(c.name, c.error, c.limit, c.detail) for c in again.check]
+
+    def _cuts(self, params: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+        kept = self.line.widths({f: params[name_of(f)] for f in self.line.families})
+        groups = self.line.analysis.groups
+        return tuple({"name": g.name, "before": g.size, "after": len(kept.get(g.name, range(g.size)))} for g in groups)
+
+    def _metric_check(self, model: nn.Module, onnx: Path) -> Check:
+        """The main metric through the file may differ by one example in a thousand: an argmax may tie."""
+        name = self.task.main.name
+        torch_value = validate(model, self.task)[name]
+        file_value = evaluate(onnx, self.task.loader("valid"), self.task.scores)[name]
+        limit = 1e-3 * max(1.0, abs(torch_value))
+        detail = f"{name} {torch_value:.4f} in torch, {file_value:.4f} through the file"
+        return Check("metric through ONNX", abs(file_value - torch_value), limit, detail)
+
+    def _counts(self, model: nn.Module, onnx: OnnxCheck) -> dict[str, float]:
+        one = tuple(x[:1] for x in self.line.example)
+        return {"parameters": count_parameters(model), "macs": count_macs(model, one), "bytes": onnx.bytes}
+
+    def timed(self, dense: Point, points: Sequence[Point]) -> list[Point]:
+        """All points with their latencies, measured side by side in turn."""
+        files = {p.name: p.path / "model.onnx" for p in (dense, *points)}
+        latency = measure(files, self.line.example, _ROUNDS)
+        return [_with_costs(p, dense, latency[p.name]) for p in (dense, *points)]
+
+    def tested(self, point: Point) -> Point:
+        """The point with its metrics on the test data, through its ONNX file; metrics.json written."""
+        test = {}
+        if self.task.test is not None:
+            test = evaluate(point.path / "model.onnx", self.task.loader("test"), self.task.scores)
+        done = replace(point, test=test)
+        write_json(point.path / "metrics.json", done.to_json())
+        return done
+
+
+def _onnx_check(onnx: OnnxCheck) -> Check:
+    sizes = ", ".join(map(str, onnx.batch_sizes))
+    return Check("ONNX Runtime == torch", onnx.error, onnx.limit, f"relative error over batches of {sizes}")
+
+
+def _with_costs(point: Point, dense: Point, latency: Latency) -> Point:
+    cost = {**point.cost, "latency_ms": latency.ms, "latency_low": latency.low, "latency_high": latency.high}
+    ratio = {name: point.cost[name] / dense.cost[name] for name in point.cost}
+    ratio |= {"latency": latency.ratio, "latency_low": latency.ratio_low, "latency_high": latency.ratio_high}
+    return replace(point, cost=cost, ratio=ratio)

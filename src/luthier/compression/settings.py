@@ -1,0 +1,95 @@
+"""The settings of a compression run, checked once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import nn
+
+from luthier.errors import UsageError, nearest
+from luthier.task import Task
+from luthier.train import Recipe
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search for smaller networks.
+
+    Args:
+        batch_size: of the latency measurement.
+        recipe: how to train the dense network first (see :class:`luthier.train.Recipe`); None: it is trained.
+        epochs: fewest and most epochs of recovery in a trial.
+        max_ratio: largest share removed from a stage.
+        multiple: widths are kept at multiples of this (runtimes dislike odd widths).
+        algorithm: of the search, see ``luthier methods``.
+        seed: of everything random.
+        progress: whether to show what goes on.
+        command: the command that reproduces the run, for the report.
+    """
+
+    batch_size: int = 32
+    recipe: Mapping[str, Any] | None = None
+    epochs: tuple[int, int] = (2, 8)
+    max_ratio: float = 0.9
+    multiple: int = 8
+    algorithm: str = "auto"
+    seed: int = 0
+    progress: bool = True
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "multiple"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UsageError(f"{name!r} is out of range", expected="a whole number >= 1", got=repr(value))
+        if not 0 < self.max_ratio < 1:
+            raise UsageError("'max_ratio' is out of range", expected="0 < max_ratio < 1", got=repr(self.max_ratio))
+        low, high = self.epochs
+        if not 1 <= low <= high:
+            raise UsageError(
+                "'epochs' is out of range", expected="(fewest, most), 1 <= fewest <= most", got=self.epochs
+            )
+        if self.recipe is not None:
+            Recipe.of(self.recipe)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Settings:
+        """Reads settings given by name.
+
+        Raises:
+            UsageError: an unknown name; says which was meant.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise UsageError(f"unknown setting {name!r}", expected=", ".join(known), fix=nearest(name, known))
+        return cls(**settings)
+
+
+def fingerprint(model: nn.Module, task: Task, budget: Mapping[str, float], settings: Settings) -> dict[str, Any]:
+    """What makes two runs the same run: a folder that holds one is not given to another.
+
+    Trials, time and workers may differ: the same run goes on.
+    """
+    shapes = [(name, tuple(t.shape)) for name, t in model.state_dict().items()]
+    weights = hashlib.sha256()
+    if settings.recipe is None:
+        for tensor in model.state_dict().values():
+            weights.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return {
+        "model": hashlib.sha256(repr(shapes).encode()).hexdigest()[:16],
+        "weights": weights.hexdigest()[:16],
+        "loss": task.loss if isinstance(task.loss, str) else getattr(task.loss, "__name__", "function"),
+        "metrics": [m.name for m in task.scores],
+        "batches": {part: task.count(part) for part in ("train", "valid")},
+        "budget": dict(budget),
+        "recipe": dict(settings.recipe) if settings.recipe is not None else None,
+        "batch_size": settings.batch_size,
+        "epochs": list(settings.epochs),
+        "max_ratio": settings.max_ratio,
+        "multiple": settings.multiple,
+        "seed": settings.seed,
+    }

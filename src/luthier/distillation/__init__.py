@@ -1,0 +1,5 @@
+"""Distillation: losses, the teacher's cached outputs, and the verb."""
+
+from luthier.distillation.student import distill
+
+__all__ = ["distill"]

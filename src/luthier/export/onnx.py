@@ -1,0 +1,175 @@
+"""ONNX export, and the proof that ONNX Runtime computes what PyTorch does."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from luthier.errors import CheckError, TraceError, UsageError
+from luthier.extras import need
+from luthier.measure.runtime import Session
+
+TOLERANCE = 1e-4  # relative to the largest output; float32 sums in another order differ by about 1e-6
+
+
+@dataclass(frozen=True)
+class OnnxCheck:
+    """The proof of an export.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        error: largest |ONNX Runtime - PyTorch| over all batches / largest |PyTorch|.
+        limit: what is allowed.
+        batch_sizes: the batch sizes tried.
+    """
+
+    path: Path
+    bytes: int
+    error: float
+    limit: float
+    batch_sizes: tuple[int, ...]
+
+    def __str__(self) -> str:
+        sizes = ", ".join(map(str, self.batch_sizes))
+        return f"ONNX Runtime == torch: relative error {self.error:.1e} (limit {self.limit:.0e}), batch sizes {sizes}"
+
+
+def export_onnx(model: Any, path: str | Path, inputs: Tensor | Sequence[Tensor], batches: int = 4) -> OnnxCheck:
+    """Writes an ONNX file with a free batch size, then proves that ONNX Runtime == PyTorch on several batches.
+
+    Args:
+        model: a torch module, or a result with ``.model``.
+        path: where to write; written whole or not at all.
+        inputs: one batch of example inputs; dimension 0 is the batch.
+        batches: how many batches to compare, of as many sizes (1, the example's, larger ones).
+
+    Returns:
+        the proof: largest error, batch sizes, file size.
+
+    Raises:
+        TraceError: the model cannot be exported.
+        CheckError: ONNX Runtime computes something else; the file is removed.
+    """
+    module = getattr(model, "model", model)
+    if not isinstance(module, nn.Module):
+        raise UsageError("only models can be exported", expected="a torch.nn.Module", got=type(model).__name__)
+    example = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    target = Path(path)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    was_training = module.training
+    module.eval()
+    try:
+        write_onnx(module, draft, example)
+        error, sizes = compare(module, draft, example, batches)
+        if not error <= TOLERANCE:
+            raise CheckError(
+                "the ONNX file does not compute what the model computes",
+                expected=f"relative error <= {TOLERANCE:.0e}",
+                got=f"{error:.1e} over batches of {', '.join(map(str, sizes))}",
+                cause="an operator that the exporter translates differently, or a model that is not deterministic",
+            )
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+        module.train(was_training)
+    return OnnxCheck(target, target.stat().st_size, error, TOLERANCE, sizes)
+
+
+def write_onnx(module: nn.Module, path: Path, example: tuple[Tensor, ...]) -> None:
+    """Exports without the proof. The weights are inside the one file.
+
+    Raises:
+        TraceError: the model cannot be exported.
+    """
+    need("onnxscript", "onnx", "exporting to ONNX")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = [f"input_{i}" for i in range(len(example))] if len(example) > 1 else ["input"]
+    traced = tuple(two_of(x) for x in example)
+    shapes = tuple({0: torch.export.Dim("batch", min=1)} for _ in example)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                traced,
+                dynamo=True,
+                verbose=False,
+                input_names=names,
+                dynamic_shapes=shapes,
+                external_data=False,
+            )
+            if program is None:
+                raise RuntimeError("the exporter gave nothing back")
+            program.save(str(path), external_data=False)
+    except Exception as error:
+        raise TraceError(
+            f"{type(module).__name__} cannot be exported to ONNX",
+            cause=next((line for line in str(error).splitlines() if line.strip()), type(error).__name__),
+            fix="keep forward() free of data-dependent control flow and of a fixed batch size",
+        ) from error
+
+
+def two_of(x: Tensor) -> Tensor:
+    """A batch of at least two, since tracing takes a size of one for a constant."""
+    return x if x.shape[0] > 1 else torch.cat([x, x])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what the exporter says to its developers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def compare(
+    module: nn.Module, path: Path, example: tuple[Tensor, ...], batches: int = 4
+) -> tuple[float, tuple[int, ...]]:
+    """Largest relative difference between a module and an ONNX file over batches of several sizes.
+
+    Returns:
+        (max |ONNX - torch| / max |torch|, the batch sizes).
+    """
+    session = Session(path)
+    size = example[0].shape[0]
+    sizes = tuple(dict.fromkeys([1, size, size + 1, 2 * size + 1, *range(2, 2 + batches)]))[:batches]
+    worst = 0.0
+    for i, n in enumerate(sizes):
+        batch = tuple(_resized(x, n, seed=i) for x in example)
+        with torch.no_grad():
+            wanted = [x for x in pytree.tree_leaves(module(*batch)) if isinstance(x, Tensor)]
+        worst = max(worst, *(_difference(torch.from_numpy(g), w) for g, w in zip(session(*batch), wanted, strict=True)))
+    return worst, sizes
+
+
+def _resized(x: Tensor, n: int, seed: int) -> Tensor:
+    """n rows like those of x: rows drawn from x, and for real numbers some noise, so that no batch is the example."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = x.cpu()[torch.randint(len(x), (n,), generator=generator)]
+    if not rows.is_floating_point():
+        return rows
+    return rows + rows.std(correction=0) * 0.1 * torch.randn(rows.shape, generator=generator, dtype=rows.dtype)
+
+
+def _difference(got: Tensor, wanted: Tensor) -> float:
+    if got.shape != wanted.shape:
+        return float("inf")
+    scale = float(wanted.abs().max()) if wanted.numel() else 1.0
+    gap = float((got.double() - wanted.double()).abs().max()) if wanted.numel() else 0.0
+    return gap / max(scale, 1e-12) if gap == gap else float("inf")

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+_MANY = 500  # points above which a table of all pairs costs more than a sweep
+
 
 def dominates(losses: Array) -> NDArray[np.bool_]:
     """Entry (i, j) says whether point i dominates point j: nowhere worse, somewhere better.
@@ -29,7 +31,25 @@ def front(losses: Array) -> NDArray[np.bool_]:
         >>> front(np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])).tolist()
         [True, True, False]
     """
+    if losses.ndim == 2 and losses.shape[1] == 1:
+        return np.asarray(losses[:, 0] == losses[:, 0].min(initial=np.inf))
+    if len(losses) > _MANY:
+        return _swept(losses)
     return np.logical_not(np.asarray(dominates(losses).any(axis=0)))
+
+
+def _swept(losses: Array) -> NDArray[np.bool_]:
+    """The same without the n x n table: in lexicographic order nobody is dominated by a later point."""
+    out = np.zeros(len(losses), dtype=bool)
+    kept = np.empty_like(losses)
+    size = 0
+    for i in np.lexsort(losses.T[::-1]):
+        rivals = kept[:size]
+        if not ((rivals <= losses[i]).all(1) & (rivals < losses[i]).any(1)).any():
+            out[i] = True
+            kept[size] = losses[i]
+            size += 1
+    return out
 
 
 def ranks(losses: Array) -> NDArray[np.int64]:
@@ -38,12 +58,13 @@ def ranks(losses: Array) -> NDArray[np.int64]:
     Source:
         Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002.
     """
-    above = dominates(losses)
+    if losses.ndim == 2 and losses.shape[1] == 1:
+        return np.asarray(np.unique(losses[:, 0], return_inverse=True)[1], dtype=np.int64)
     out = np.full(len(losses), -1, dtype=np.int64)
     rank = 0
     while (out < 0).any():
-        left = out < 0
-        out[left & ~above[left].any(0)] = rank
+        left = np.flatnonzero(out < 0)
+        out[left[front(losses[left])]] = rank
         rank += 1
     return out
 
@@ -89,7 +110,8 @@ def order(losses: Array, violations: Array | None = None) -> NDArray[np.int64]:
     crowd = np.zeros(n)
     feasible = np.flatnonzero(lack <= 0)
     rank[feasible] = ranks(losses[feasible])
-    for r in np.unique(rank[feasible]):
+    several = losses.ndim == 2 and losses.shape[1] > 1  # with one objective a front is a tie
+    for r in np.unique(rank[feasible]) if several else ():
         members = feasible[rank[feasible] == r]
         crowd[members] = crowding(losses[members])
     return np.lexsort((-crowd, rank, np.maximum(lack, 0.0)))

@@ -11,13 +11,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, delete, event, exc, insert, select, update
+from sqlalchemy import Connection, bindparam, create_engine, delete, event, exc, insert, select, update
 from sqlalchemy.engine import URL, Row, make_url
 
 from luthier.errors import StoreError
 from luthier.store import Header, Lease, State, held, key, lost
 from luthier.store._schema import prepare, reports, studies, trials
 from luthier.trial import Report, Status, Trial
+
+# Statements are built once: building them costs more than running them.
+_KEY = studies.c.key == bindparam("the_key")
+_FIND = select(studies.c.id).where(_KEY)
+_STATE = select(studies).where(_KEY)
+_HELD = (studies.c.id == bindparam("the_study")) & (studies.c.token == bindparam("the_token"))
+_RENEW = update(studies).where(_HELD)
+_TRIAL = (trials.c.study == bindparam("the_study")) & (trials.c.number == bindparam("the_number"))
+_START = insert(trials)
+_AGAIN = update(trials).where(_TRIAL).values(starts=trials.c.starts + 1)
+_STARTS = select(trials.c.starts).where(_TRIAL)
+_FINISH = update(trials).where(_TRIAL)
+_CURVE = (reports.c.study == bindparam("the_study")) & (reports.c.number == bindparam("the_number"))
+_FORGET = delete(reports).where(_CURVE)
+_REPORT = insert(reports)
+_CORRECT = update(reports).where(_CURVE & (reports.c.step == bindparam("the_step")))
 
 _PATIENCE = 60.0  # seconds of silence after which a driver elsewhere counts as dead, for those who only look
 
@@ -54,7 +70,7 @@ class Sql:
 
     def state(self, name: str) -> State | None:
         with self._told("read"), self._reading() as connection:
-            row = connection.execute(select(studies).where(studies.c.key == key(name))).first()
+            row = connection.execute(_STATE, {"the_key": key(name)}).first()
         return _state(row) if row else None
 
     def trials(self, name: str) -> list[Trial]:
@@ -79,8 +95,7 @@ class Sql:
 
     def claim(self, name: str, token: str, patience: float) -> None:
         with self._told("written"), self._engine.begin() as connection:
-            wanted = select(studies).where(studies.c.key == key(name)).with_for_update()
-            row = connection.execute(wanted).first()
+            row = connection.execute(_STATE.with_for_update(), {"the_key": key(name)}).first()
             if row is None:
                 raise lost(name)
             driver = _driver(row, patience)
@@ -95,41 +110,47 @@ class Sql:
             pass
 
     def release(self, name: str, token: str) -> None:
-        mine = (studies.c.key == key(name)) & (studies.c.token == token)
-        with self._told("written"), self._engine.begin() as connection:
-            connection.execute(update(studies).where(mine).values(token=None))
+        if self.state(name) is not None:
+            mine = {"the_study": self._id(name), "the_token": token, "token": None}
+            with self._told("written"), self._engine.begin() as connection:
+                connection.execute(_RENEW, mine)
 
     def start(self, name: str, token: str, trial: Trial) -> int:
         mine = {"study": self._id(name), "number": trial.number}
+        same = {"the_study": self._id(name), "the_number": trial.number}
         values = {"status": trial.status.value, "params": json.dumps(dict(trial.params)), "started": trial.started}
-        same = (trials.c.study == mine["study"]) & (trials.c.number == trial.number)
-        gone = (reports.c.study == mine["study"]) & (reports.c.number == trial.number)
-        with self._writing(name, token) as connection:
-            again = connection.execute(update(trials).where(same).values(**values, starts=trials.c.starts + 1))
-            if again.rowcount == 0:
-                connection.execute(insert(trials), {**mine, **values, "starts": 1})
-                return 1
-            connection.execute(delete(reports).where(gone))
-            return int(connection.execute(select(trials.c.starts).where(same)).scalar_one())
+        try:
+            with self._writing(name, token) as connection:
+                connection.execute(_START, {**mine, **values, "starts": 1})
+            return 1
+        except _Twice:
+            with self._writing(name, token) as connection:
+                connection.execute(_FORGET, same)
+                connection.execute(_AGAIN, {**same, **values})
+                return int(connection.execute(_STARTS, same).scalar_one())
 
     def report(self, name: str, token: str, number: int, report: Report) -> None:
-        row = {"study": self._id(name), "number": number, "step": report.step, "metrics": _text(report.metrics)}
-        same = (reports.c.study == row["study"]) & (reports.c.number == number) & (reports.c.step == report.step)
-        with self._writing(name, token) as connection:
-            changed = connection.execute(update(reports).where(same).values(metrics=row["metrics"]))
-            if changed.rowcount == 0:
-                connection.execute(insert(reports), row)
+        mine = {"study": self._id(name), "number": number, "step": report.step}
+        metrics = _text(report.metrics)
+        try:
+            with self._writing(name, token) as connection:
+                connection.execute(_REPORT, {**mine, "metrics": metrics})
+        except _Twice:
+            same = {f"the_{column}": value for column, value in mine.items()}
+            with self._writing(name, token) as connection:
+                connection.execute(_CORRECT, {**same, "metrics": metrics})
 
     def finish(self, name: str, token: str, trial: Trial) -> None:
-        same = (trials.c.study == self._id(name)) & (trials.c.number == trial.number)
         values = {
+            "the_study": self._id(name),
+            "the_number": trial.number,
             "status": trial.status.value,
             "metrics": _text(trial.metrics),
             "cause": None if trial.cause is None else trial.cause.replace("\x00", "\\0"),
             "ended": trial.ended,
         }
         with self._writing(name, token) as connection:
-            connection.execute(update(trials).where(same).values(values))
+            connection.execute(_FINISH, values)
 
     def delete(self, name: str) -> None:
         mine = self._id(name)
@@ -144,7 +165,7 @@ class Sql:
     def _id(self, name: str) -> int:
         if name not in self._ids:
             with self._told("read"), self._reading() as connection:
-                found = connection.execute(select(studies.c.id).where(studies.c.key == key(name))).scalar()
+                found = connection.execute(_FIND, {"the_key": key(name)}).scalar()
             if found is None:
                 raise lost(name)
             self._ids[name] = int(found)
@@ -158,9 +179,9 @@ class Sql:
     @contextlib.contextmanager
     def _writing(self, name: str, token: str, **values: float) -> Iterator[Connection]:
         """A transaction that the lease's holder alone may have, and that renews the lease."""
-        mine = (studies.c.id == self._id(name)) & (studies.c.token == token)
+        mine = {"the_study": self._id(name), "the_token": token, "beat": time.time(), **values}
         with self._told("written"), self._engine.begin() as connection:
-            renewed = connection.execute(update(studies).where(mine).values(beat=time.time(), **values))
+            renewed = connection.execute(_RENEW, mine)
             if renewed.rowcount != 1:
                 raise lost(name)
             yield connection
@@ -184,7 +205,7 @@ class Sql:
 
 
 class _Twice(Exception):
-    """There is a study of that name already."""
+    """There is such a row already."""
 
 
 def _parse(url: str) -> URL:

@@ -1,0 +1,163 @@
+"""The profile of a network: what it costs, where, and how much of it can be cut."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+from rich.tree import Tree
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from luthier.errors import LuthierError, UsageError
+from luthier.export.onnx import two_of, write_onnx
+from luthier.measure.latency import Latency, measure
+from luthier.model import Analysis, analyse
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module's own cost, its children's included.
+
+    Attributes:
+        name: dotted; "" for the whole network.
+        kind: its class.
+        parameters: how many numbers it holds.
+        macs: multiply-accumulates per example.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a network costs and how much of it can be cut. Print it with rich for a tree.
+
+    Attributes:
+        parameters: how many numbers.
+        macs: multiply-accumulates per example.
+        bytes: of the ONNX file; of the parameters where it cannot be exported.
+        latency: ONNX Runtime, 1 thread, on the given batch; None where it cannot be exported.
+        batch_size: of the latency.
+        layers: every module, outermost first.
+        analysis: the axes that can be cut; None where the graph cannot be captured.
+        remarks: what could not be measured, and why.
+    """
+
+    parameters: int
+    macs: int
+    bytes: int
+    latency: Latency | None
+    batch_size: int
+    layers: tuple[Layer, ...]
+    analysis: Analysis | None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def coverage(self) -> Any:
+        """Share of parameters and MACs that can be cut, and what blocks the rest."""
+        return self.analysis.coverage if self.analysis else None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        speed = "not measured"
+        if self.latency:
+            speed = f"{self.latency.ms:.3f} ms [{self.latency.low:.3f}, {self.latency.high:.3f}]"
+        yield Text(
+            f"{self.parameters:,} parameters, {self.macs:,} MACs per example, {self.bytes:,} bytes, "
+            f"latency {speed} (ONNX Runtime, 1 thread, batch {self.batch_size})"
+        )
+        yield _tree(self.layers, self.macs, self.parameters)
+        if self.analysis:
+            yield Text(f"Can be cut: {self.analysis.coverage}")
+        for remark in self.remarks:
+            yield Text(remark, style="yellow")
+
+
+def _tree(layers: Sequence[Layer], macs: int, parameters: int) -> Tree:
+    nodes: dict[str, Tree] = {}
+    root = Tree("network")
+    for layer in layers:
+        label = Text()
+        label.append(layer.name.rpartition(".")[2] or layer.kind, style="bold")
+        label.append(f"  {layer.kind}" if layer.name else "", style="dim")
+        label.append(f"  {layer.parameters:,} parameters ({layer.parameters / max(parameters, 1):.0%})")
+        label.append(f"  {layer.macs:,} MACs ({layer.macs / max(macs, 1):.0%})")
+        parent = nodes.get(layer.name.rpartition(".")[0]) if layer.name else None
+        nodes[layer.name] = parent.add(label) if parent else Tree(label)
+        if not layer.name:
+            root = nodes[""]
+    return root
+
+
+def profile(model: Any, inputs: Tensor | Sequence[Tensor], rounds: int = 25) -> Profile:
+    """Measures a network: parameters, MACs, bytes, latency, and how much of it can be cut.
+
+    Args:
+        model: a torch module, or a result with ``.model``; not changed.
+        inputs: one batch; its size is the latency's.
+        rounds: samples of the latency.
+
+    Returns:
+        the profile; what cannot be exported is not timed, and says why.
+
+    Raises:
+        UsageError: no module.
+    """
+    module = getattr(model, "model", model)
+    if not isinstance(module, nn.Module):
+        raise UsageError("only models can be profiled", expected="a torch.nn.Module", got=type(model).__name__)
+    batch = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    was_training = module.training
+    module.eval()
+    remarks: list[str] = []
+    try:
+        layers = count_layers(module, tuple(x[:1] for x in batch))
+        latency, size = _timed(module, batch, rounds, remarks)
+        analysis = _analysed(module, batch, remarks)
+    finally:
+        module.train(was_training)
+    whole = layers[0]
+    size = size or sum(t.numel() * t.element_size() for t in module.state_dict().values())
+    return Profile(whole.parameters, whole.macs, size, latency, len(batch[0]), layers, analysis, tuple(remarks))
+
+
+def count_layers(module: nn.Module, one: tuple[Tensor, ...]) -> tuple[Layer, ...]:
+    """Every module's parameters and MACs for one example, counted by torch's own counter."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(*one)
+    flops: Mapping[str, Mapping[Any, int]] = counter.get_flop_counts()
+    by_name = {key.partition(".")[2]: sum(ops.values()) for key, ops in flops.items() if key != "Global"}
+    by_name[""] = counter.get_total_flops()
+    return tuple(
+        Layer(name, type(part).__name__, sum(p.numel() for p in part.parameters()), by_name.get(name, 0) // 2)
+        for name, part in module.named_modules()
+    )
+
+
+def _timed(module: nn.Module, batch: tuple[Tensor, ...], rounds: int, remarks: list[str]) -> tuple[Latency | None, int]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            write_onnx(module, path, batch)
+        except LuthierError as error:
+            remarks.append(f"Not timed. {error}")
+            return None, 0
+        return measure({"model": path}, batch, rounds)["model"], path.stat().st_size
+
+
+def _analysed(module: nn.Module, batch: tuple[Tensor, ...], remarks: list[str]) -> Analysis | None:
+    try:
+        return analyse(module, tuple(two_of(x) for x in batch))
+    except LuthierError as error:
+        remarks.append(f"What can be cut is unknown. {error}")
+        return None

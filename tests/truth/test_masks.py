@@ -1,0 +1,157 @@
+"""Weight masks: exact counts, against torch.nn.utils.prune, and through everything that could undo them."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune as reference
+
+import luthier as lt
+from luthier.errors import UsageError
+from luthier.mask import GradualPruning
+from luthier.schedule import Schedule
+
+
+def _net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4, 4))
+
+
+def _zeros(model: nn.Module) -> int:
+    return sum(int((m.weight == 0).sum()) for m in model if isinstance(m, nn.Conv2d | nn.Linear))
+
+
+def test_global_magnitude_removes_what_torch_removes():
+    theirs = _net()
+    layers = [(m, "weight") for m in theirs if isinstance(m, nn.Conv2d | nn.Linear)]
+    reference.global_unstructured(layers, reference.L1Unstructured, amount=0.7)
+    ours = lt.prune_weights(_net(), ratio=0.7)
+    for (module, _), name in zip(layers, ("0.weight", "4.weight"), strict=True):
+        assert torch.equal(ours.masks[name], module.weight_mask.bool())
+
+
+def test_scope_layer_removes_the_share_from_each():
+    masked = lt.prune_weights(_net(), ratio=0.5, scope="layer")
+    assert [int(m.sum()) for m in masked.masks.values()] == [72, 64]
+
+
+def test_threshold_removes_what_is_below():
+    model = _net()
+    masked = lt.prune_weights(model, threshold=0.1)
+    assert torch.equal(masked.masks["4.weight"], model[4].weight.abs() >= 0.1)
+
+
+def test_pattern_keeps_the_two_largest_of_every_four():
+    model = _net()
+    masked = lt.prune_weights(model, pattern="2:4")
+    rows = masked.masks["4.weight"].reshape(-1, 4)
+    assert rows.sum(1).eq(2).all()
+    weight = model[4].weight.detach().abs().reshape(-1, 4)
+    assert (torch.where(rows, weight, torch.inf).amin(1) >= torch.where(rows, 0, weight).amax(1)).all()
+    assert "0.weight" in masked.skipped  # two input channels are no multiple of four
+
+
+def test_ties_are_cut_to_the_exact_share():
+    model = nn.Linear(10, 10)
+    nn.init.constant_(model.weight, 1.0)
+    assert int(lt.prune_weights(model, ratio=0.37).model.weight.count_nonzero()) == 63
+
+
+def test_the_original_is_untouched():
+    model = _net()
+    before = copy.deepcopy(model.state_dict())
+    lt.prune_weights(model, ratio=0.9)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+        lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.5),
+        lambda p: torch.optim.Adam(p, lr=0.1, weight_decay=0.1),
+        lambda p: torch.optim.RMSprop(p, lr=0.1, momentum=0.9),
+    ],
+)
+def test_masks_hold_through_any_optimiser(optimizer):
+    masked = lt.prune_weights(_net(), ratio=0.8)
+    wanted = _zeros(masked.model)
+    steps = optimizer(masked.model.parameters())
+    for _ in range(3):
+        steps.zero_grad()
+        masked.model(torch.randn(4, 2, 4, 4)).square().mean().backward()
+        steps.step()
+        assert _zeros(masked.model) >= wanted
+    assert not torch.equal(masked.model[4].weight, _net()[4].weight)
+
+
+def test_masks_hold_though_momentum_was_there_before():
+    model = _net()
+    steps = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.randn(4, 2, 4, 4)).square().mean().backward()
+    steps.step()
+    gradual = GradualPruning(model, Schedule(0.9, steps=1, kind="one-shot"))
+    gradual(1, {})
+    before = _zeros(model)
+    steps.step()
+    assert _zeros(model) == before > 0
+
+
+def test_masks_hold_through_copy_state_dict_and_finalize(tmp_path):
+    masked = lt.prune_weights(_net(), ratio=0.8)
+    x = torch.randn(3, 2, 4, 4)
+    masked.model.eval()
+    expected = masked(x)
+    assert torch.equal(copy.deepcopy(masked.model)(x), expected)
+    again = lt.prune_weights(_net(), ratio=0.1).model.eval()
+    again.load_state_dict(masked.model.state_dict())
+    assert torch.equal(again(x), expected)
+    plain = masked.finalize()
+    assert [n for n, _ in plain.named_parameters()] == [n for n, _ in _net().named_parameters()]
+    assert torch.equal(plain(x), expected)
+    lt.export_onnx(masked, tmp_path / "masked.onnx", x)
+
+
+def test_sizes_are_those_of_the_weights():
+    masked = lt.prune_weights(nn.Linear(100, 50), ratio=0.9)
+    sizes = masked.bytes()
+    assert sizes["dense"] == 4 * 5000
+    assert sizes["csr"] == 8 * 500 + 4 * 51
+    assert 4 * 500 < sizes["gzip"] < sizes["dense"] / 3
+
+
+def test_gradual_pruning_follows_its_schedule_and_never_brings_back():
+    x, y = torch.randn(64, 2, 4, 4), torch.randint(4, (64,))
+    model, removed = _net(), []
+    prune = GradualPruning(model, Schedule(0.9, steps=4))
+
+    def each_epoch(epoch, scores):
+        prune(epoch, scores)
+        removed.append((model[4].weight == 0) | False)
+
+    lt.fit(model, lt.Task(train=(x, y), valid=(x, y)), epochs=5, keep="last", progress=False, on_epoch=each_epoch)
+    assert all((early & ~late).sum() == 0 for early, late in zip(removed, removed[1:], strict=False))
+    total = sum(m.weight.numel() for m in model if isinstance(m, nn.Conv2d | nn.Linear))
+    assert _zeros(model) == round(0.9 * total)
+
+
+@pytest.mark.parametrize(
+    ("how", "word"),
+    [
+        ({}, "exactly one way"),
+        ({"ratio": 0.5, "threshold": 0.1}, "exactly one way"),
+        ({"ratio": 1.0}, "ratio"),
+        ({"ratio": -0.1}, "ratio"),
+        ({"threshold": float("nan")}, "threshold"),
+        ({"pattern": "4:2"}, "pattern"),
+        ({"pattern": "most"}, "pattern"),
+        ({"ratio": 0.5, "scope": "galaxy"}, "scope"),
+        ({"ratio": 0.5, "criterion": "magnitud"}, "magnitude"),
+        ({"ratio": 0.5, "protect": ["nowhere"]}, "nowhere"),
+        ({"ratio": 0.5, "protect": ["0", "4"]}, "no weights"),
+    ],
+)
+def test_bad_input_is_named(how, word):
+    with pytest.raises(UsageError, match=word):
+        lt.prune_weights(_net(), **how)

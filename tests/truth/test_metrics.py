@@ -1,0 +1,100 @@
+"""Metrics against scikit-learn, through PyTorch and through an ONNX file."""
+
+import pytest
+import torch
+from sklearn import metrics as reference
+from torch import nn
+
+import luthier as lt
+from luthier.errors import LuthierError, UsageError
+from luthier.metrics import Metric, metric
+
+NAMES = ["accuracy", "accuracy_macro", "f1_macro", "f1_micro", "recall_macro", "precision_macro"]
+
+
+@pytest.fixture
+def answers():
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(200, 5, generator=generator)
+    targets = torch.randint(5, (200,), generator=generator)
+    return outputs, targets
+
+
+def _reference(name, targets, classes):
+    return {
+        "accuracy": lambda: reference.accuracy_score(targets, classes),
+        "accuracy_macro": lambda: reference.balanced_accuracy_score(targets, classes),
+        "f1_macro": lambda: reference.f1_score(targets, classes, average="macro"),
+        "f1_micro": lambda: reference.f1_score(targets, classes, average="micro"),
+        "recall_macro": lambda: reference.recall_score(targets, classes, average="macro"),
+        "precision_macro": lambda: reference.precision_score(targets, classes, average="macro"),
+    }[name]()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_classification_metrics_are_those_of_scikit_learn(name, answers):
+    outputs, targets = answers
+    assert metric(name)(outputs, targets) == pytest.approx(_reference(name, targets, outputs.argmax(1)), abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("mse", 2.5), ("mae", 1.5)])
+def test_regression_metrics_by_hand(name, expected):
+    assert metric(name)(torch.tensor([[1.0], [4.0]]), torch.tensor([2.0, 2.0])) == pytest.approx(expected)
+
+
+def test_binary_logits_are_yes_above_zero():
+    outputs, targets = torch.tensor([[2.0], [-1.0], [3.0]]), torch.tensor([1, 1, 1])
+    assert metric("accuracy")(outputs, targets) == pytest.approx(2 / 3)
+
+
+def test_evaluate_is_over_the_data_set_and_not_a_mean_of_batches(answers):
+    outputs, targets = answers
+    batches = [(outputs[:1], targets[:1]), (outputs[1:], targets[1:])]
+    got = lt.evaluate(nn.Identity(), batches, ["accuracy"])["accuracy"]
+    assert got == pytest.approx(reference.accuracy_score(targets, outputs.argmax(1)), abs=1e-6)
+
+
+def test_evaluate_gives_the_same_through_the_onnx_file(tmp_path):
+    x, y = torch.randn(50, 6), torch.randint(3, (50,))
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    lt.export_onnx(model, tmp_path / "a model.onnx", x[:4])
+    batches = [(x[:30], y[:30]), (x[30:], y[30:])]
+    assert lt.evaluate(tmp_path / "a model.onnx", batches) == lt.evaluate(model, batches)
+
+
+def test_evaluate_leaves_the_mode_as_it_was():
+    model = nn.Dropout(0.5).train()
+    lt.evaluate(nn.Sequential(model), [(torch.eye(2), torch.tensor([0, 1]))])
+    assert model.training
+
+
+def test_a_function_of_ones_own_is_a_metric(answers):
+    outputs, targets = answers
+
+    def hits(out, target):
+        return (out.argmax(1) == target).sum()
+
+    assert lt.evaluate(nn.Identity(), [answers], [hits])["hits"] == float(hits(outputs, targets))
+
+
+@pytest.mark.parametrize(
+    ("act", "word"),
+    [
+        (lambda: lt.evaluate(nn.Identity(), [], ["accuracy"]), "empty"),
+        (lambda: lt.evaluate(nn.Identity(), [torch.zeros(2)], ["accuracy"]), "cannot be read"),
+        (lambda: lt.evaluate(nn.Identity(), [(torch.eye(2), torch.tensor([0, 1]))], ["acuracy"]), "accuracy"),
+        (lambda: lt.evaluate(42, [(torch.eye(2), torch.tensor([0, 1]))]), "no model"),
+        (lambda: lt.evaluate("nowhere.onnx", [(torch.eye(2), torch.tensor([0, 1]))]), "no file"),
+        (lambda: lt.evaluate(nn.Identity(), [(torch.eye(2), torch.tensor([0, 5]))]), "classes"),
+        (lambda: Metric("x", lambda o, t: 0.0, "up"), "direction"),
+    ],
+)
+def test_bad_input_is_named(act, word):
+    with pytest.raises(LuthierError, match=word):
+        act()
+
+
+def test_a_file_that_is_no_onnx_is_refused(tmp_path):
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    with pytest.raises(UsageError, match="not an ONNX file"):
+        lt.evaluate(tmp_path / "bad.onnx", [(torch.eye(2), torch.tensor([0, 1]))])

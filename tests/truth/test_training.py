@@ -1,0 +1,185 @@
+"""The training loop: against torch's own schedulers, hand-written loops, and repeated."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import luthier as lt
+from luthier.errors import LuthierError
+from luthier.train import Recipe, Trainer, rate, recalibrate
+
+
+def _data(n: int = 96):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, 4, generator=generator)
+    return x, (x[:, 0] + x[:, 1] > 0).long()
+
+
+def _task(**settings) -> lt.Task:
+    return lt.Task(train=_data(), valid=_data(), batch_size=32, **settings)
+
+
+def _net() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 2))
+
+
+def test_cosine_is_torchs_cosine():
+    steps = 20
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    recipe = Recipe(warmup=0.0)
+    for step in range(steps):
+        assert rate(recipe, step, steps) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        theirs.step()
+
+
+def test_warmup_rises_to_one_and_then_falls():
+    factors = [rate(Recipe(warmup=0.2), step, 20) for step in range(21)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[-1] == pytest.approx(0)
+    assert all(a >= b for a, b in zip(factors[4:], factors[5:], strict=False))
+
+
+def test_one_step_of_plain_sgd_by_hand():
+    model, twin = nn.Linear(4, 2), nn.Linear(4, 2)
+    twin.load_state_dict(model.state_dict())
+    x, y = _data(32)
+    task = lt.Task(train=[(x, y)], valid=[(x, y)])
+    settings = {"optimizer": "sgd", "momentum": 0.0, "schedule": "constant", "weight_decay": 0.0, "warmup": 0.0}
+    lt.fit(model, task, epochs=1, lr=0.5, clip=None, progress=False, **settings)
+    nn.functional.cross_entropy(twin(x), y).backward()
+    with torch.no_grad():
+        assert torch.allclose(model.weight, twin.weight - 0.5 * twin.weight.grad)
+
+
+def test_accumulated_batches_are_one_large_batch():
+    x, y = _data(64)
+    states = []
+    for batches, accumulate in (([(x, y)], 1), ([(x[:32], y[:32]), (x[32:], y[32:])], 2)):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 2)
+        task = lt.Task(train=batches, valid=[(x, y)])
+        lt.fit(model, task, epochs=3, accumulate=accumulate, lr=0.1, clip=None, progress=False)
+        states.append(model.weight.detach())
+    assert torch.allclose(*states, atol=1e-6)
+
+
+def test_same_seed_same_weights_and_the_global_stream_is_left_alone():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    weights = [lt.fit(_seeded_net(before), _task(), epochs=2, seed=3, progress=False)[0].weight for _ in range(2)]
+    assert torch.equal(*weights)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def _seeded_net(state: torch.Tensor) -> nn.Module:
+    net = _net()
+    torch.set_rng_state(state)
+    return net
+
+
+def test_the_best_epoch_is_kept():
+    seen = {}
+    model, task = _net(), _task()
+
+    def spoil(epoch, scores):
+        seen[epoch] = scores["accuracy"]
+        if epoch == 2:
+            with torch.no_grad():
+                model[4].weight.mul_(-1)  # from here on everything is wrong
+                model[4].bias.mul_(-1)
+
+    lt.fit(model, task, epochs=3, lr=1e-2, progress=False, on_epoch=spoil)
+    assert lt.evaluate(model, task.loader("valid"))["accuracy"] == pytest.approx(max(seen.values()))
+    assert seen[3] < max(seen.values())
+
+
+def test_patience_ends_training():
+    seen = []
+    lt.fit(_net(), _task(), epochs=50, lr=0.0, patience=2, progress=False, on_epoch=lambda e, s: seen.append(e))
+    assert seen == [1, 2, 3]
+
+
+def test_vectors_are_not_decayed():
+    model = _net()
+    trainer = Trainer(model, _task(), Recipe(weight_decay=0.3))
+    decayed, free = trainer.optimizer.param_groups
+    assert {p.ndim for p in decayed["params"]} == {2}
+    assert {p.ndim for p in free["params"]} == {1}
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
+
+
+def test_recalibrated_statistics_are_those_of_the_data():
+    x, y = _data(96)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, momentum=0.3))
+    recalibrate(model, lt.Task(train=[(x[:48], y[:48]), (x[48:], y[48:])], valid=[]))
+    inner = model[0](x).detach()
+    assert torch.allclose(model[1].running_mean, inner.mean(0), atol=1e-5)
+    expected = (inner[:48].var(0) + inner[48:].var(0)) / 2
+    assert torch.allclose(model[1].running_var, expected, atol=1e-5)
+    assert model[1].momentum == 0.3
+    assert not model.training
+
+
+def test_teacher_outputs_are_the_same_computed_once_or_each_time():
+    x, y = _data(64)
+    teacher = _net().eval()
+    students = []
+    for train in ((x, y), [(x[:32], y[:32]), (x[32:], y[32:])]):
+        torch.manual_seed(0)
+        student = nn.Linear(4, 2)
+        task = lt.Task(train=train, valid=(x, y), batch_size=64)
+        lt.distill(student, teacher, task, losses={"kl": 1.0}, epochs=1, lr=0.0, progress=False)
+        students.append(student.weight.detach())
+    assert torch.equal(*students)
+
+
+def test_distilled_student_agrees_with_its_teacher_more_than_before():
+    x, y = _data(256)
+    task = lt.Task(train=(x, y), valid=(x, y))
+    teacher = lt.fit(_net(), task, epochs=10, lr=1e-2, progress=False)
+    torch.manual_seed(5)
+    student = nn.Linear(4, 2)
+
+    def agreement():
+        return float((student(x).argmax(1) == teacher(x).argmax(1)).float().mean())
+
+    before = agreement()
+    lt.distill(student, teacher, task, losses={"kl": 1.0}, epochs=20, lr=0.05, progress=False)
+    assert agreement() > max(before, 0.9)
+
+
+def test_the_teacher_is_not_changed():
+    teacher = _net().train()
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    lt.distill(nn.Linear(4, 2), teacher, _task(), epochs=1, progress=False)
+    assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
+    assert teacher.training
+
+
+@pytest.mark.parametrize(
+    ("act", "word"),
+    [
+        (lambda: lt.fit(_net(), _task(), epochs=1, learning_rate=0.1), "learning_rate"),
+        (lambda: lt.fit(_net(), _task(), optimizer="adamww"), "adamw"),
+        (lambda: lt.fit(_net(), _task(), lr=-1.0), "lr"),
+        (lambda: lt.fit(_net(), _task(), epochs=-1), "epochs"),
+        (lambda: lt.Task(train=_data(), valid=_data(), loss="crossentropy"), "cross_entropy"),
+        (lambda: lt.Task(train=_data(), valid=_data(), metrics=[]), "metrics"),
+        (lambda: lt.Task(train=iter([_data()]), valid=_data()), "once"),
+        (lambda: lt.Task(train=(torch.zeros(3), torch.zeros(2)), valid=_data()), "length"),
+        (lambda: lt.fit(_net(), lt.Task(train=(torch.zeros(0, 4), torch.zeros(0)), valid=_data())), "empty"),
+        (lambda: _task().loader("test"), "no test data"),
+        (lambda: lt.distill(nn.Linear(4, 3), _net(), _task(), epochs=1, progress=False), "shapes"),
+        (lambda: lt.fit(_net(), lt.Task(train=[(torch.full((4, 4), math.nan), torch.zeros(4).long())], valid=_data())),
+         "diverged"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(act, word):
+    with pytest.raises(LuthierError, match=word):
+        act()

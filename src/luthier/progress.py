@@ -164,23 +164,23 @@ class Shown:
             self._line()
 
     def say(self, text: str) -> None:
-        self._console.print(Text(text))
+        self._console.print(Text(text), soft_wrap=True)
 
     def close(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
-        self._console.print(Text(f"study {self._outlook.name}: {self.counts()} in {_clock(self._elapsed())}"))
+        self.say(f"study {self._outlook.name}: {self.counts()} in {_clock(self._elapsed())}")
         if best := self.best():
-            self._console.print(Text(best))
+            self.say(best)
         elif self._tally.causes:
             cause, times = self._tally.causes.most_common(1)[0]
-            self._console.print(Text(f"no trial completed; {times} failed alike: {cause}", style="red"))
+            self.say(f"no trial completed; {times} failed alike: {cause}")
 
     def _line(self) -> None:
         """One line, if enough time has passed: the longer it takes, the rarer they are."""
         now = time.monotonic()
-        if now - self._printed < max(1.0, (now - self._began) / 20):
+        if now - self._printed < max(2.0, (now - self._began) / 15):
             return
         self._printed = now
         news = f"; {self._news}" if self._news else ""

@@ -140,5 +140,6 @@ def _sentence(error: BaseException) -> str:
 
 def _place(tb: TracebackType | None) -> str | None:
     """File and line of the innermost frame of the user's own code."""
-    own = [f for f in traceback.extract_tb(tb) if os.path.dirname(__file__) not in f.filename]
+    ours = os.path.dirname(os.path.dirname(__file__))
+    own = [f for f in traceback.extract_tb(tb) if not f.filename.startswith(ours)]
     return f"{os.path.basename(own[-1].filename)}:{own[-1].lineno}" if own else None

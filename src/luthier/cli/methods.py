@@ -1,0 +1,58 @@
+"""``luthier methods``."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import luthier
+
+
+@click.command(name="methods")
+def command() -> None:
+    """List every method there is: search algorithms, stop rules, executors, criteria, losses, ..."""
+    console = Console()
+    for package, rows in found().items():
+        table = Table(title=package, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False)
+        for name, line in rows:
+            table.add_row(Text(name, style="green"), Text(line))
+        console.print(table)
+
+
+def found() -> dict[str, list[tuple[str, str]]]:
+    """Every file with a ``METHOD``, by package: (name, first line of its documentation).
+
+    Files are read, not imported, so that the list needs none of the optional packages.
+    """
+    root = Path(luthier.__file__).parent
+    out: dict[str, list[tuple[str, str]]] = {}
+    for file in sorted(root.rglob("*.py")):
+        place = file.parent if file.name == "__init__.py" else file.with_suffix("")
+        if not place.name.startswith("_") and (line := _summary(file)) is not None:
+            package = ".".join(("luthier", *place.parent.relative_to(root).parts))
+            out.setdefault(package, []).append((place.name, line))
+    return {package: sorted(rows) for package, rows in sorted(out.items())}
+
+
+def _summary(file: Path) -> str | None:
+    """The first line about a file's METHOD; None where it has none."""
+    tree = ast.parse(file.read_text())
+    wanted = None
+    for node in tree.body:
+        named = isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "METHOD" for t in node.targets)
+        if named and isinstance(node, ast.Assign):
+            wanted = node.value.id if isinstance(node.value, ast.Name) else ""
+    if wanted is None:
+        return None
+    homes = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == wanted]
+    text = (ast.get_docstring(homes[0]) if homes else None) or ast.get_docstring(tree) or ""
+    return text.split("\n")[0]
+
+
+COMMAND = command

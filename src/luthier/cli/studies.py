@@ -1,0 +1,57 @@
+"""``luthier studies STORE``."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from luthier.cli._tables import show, text
+from luthier.store import State, Store, open_store, short
+from luthier.study import load_study
+from luthier.trial import Status
+
+
+@click.command(name="studies")
+@click.argument("store")
+@click.argument("name", required=False)
+@click.option("--top", type=int, default=60, show_default=True, help="Rows of the table.")
+def command(store: str, name: str | None, top: int) -> None:
+    """List the studies in STORE (a path or a URL), running ones included; with NAME, show one of them."""
+    console = Console()
+    if name is not None:
+        show(load_study(store, name), console, top)
+        return
+    opened = open_store(store, create=False)
+    try:
+        states = opened.studies()
+        console.print(_table(opened, states) if states else Text("no studies yet"))
+    finally:
+        opened.close()
+
+
+def _table(store: Store, states: list[State]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("study", "trials", "best", "spent", "begun", "driver"):
+        table.add_column(title, justify="right" if title in ("trials", "spent") else "left")
+    for state in states:
+        study = load_study(store, state.header.name)
+        kinds = Counter(t.status for t in study.trials)
+        trials = ", ".join(f"{kinds[s]} {s.value}" for s in Status if kinds[s]) or "none"
+        best = study.ranking[:1]
+        wanted = study.objectives.names
+        shown = ", ".join(f"{n} {text(best[0].metrics[n])}" for n in wanted) if best else "-"
+        if len(wanted) > 1 and best:
+            shown = f"front of {len(study.front)}"
+        begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.header.created))
+        cells = (short(study.name), trials, shown, f"{state.spent:.0f} s", begun, state.driver or "-")
+        table.add_row(*map(Text, cells))
+    return table
+
+
+COMMAND = command

@@ -1,5 +1,6 @@
 """The training loop: against torch's own schedulers, hand-written loops, and repeated."""
 
+import itertools
 import math
 
 import pytest
@@ -42,7 +43,7 @@ def test_warmup_rises_to_one_and_then_falls():
     factors = [rate(Recipe(warmup=0.2), step, 20) for step in range(21)]
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
     assert factors[-1] == pytest.approx(0)
-    assert all(a >= b for a, b in zip(factors[4:], factors[5:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors))
 
 
 def test_one_step_of_plain_sgd_by_hand():

@@ -1,0 +1,130 @@
+"""The small parts of a compression run: budgets, stages, the choice of the best, settings."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import luthier as lt
+from luthier.compression.budget import Budget
+from luthier.compression.joint import CostTable
+from luthier.compression.line import MOST_FAMILIES, families
+from luthier.compression.result import Check, Point
+from luthier.compression.settings import Settings, fingerprint
+from luthier.compression.verb import choose, note
+from luthier.errors import UsageError
+from luthier.metrics import metric
+
+ACCURACY = metric("accuracy")
+
+
+def _task() -> lt.Task:
+    x, y = torch.zeros(4, 2), torch.zeros(4).long()
+    return lt.Task(train=(x, y), valid=(x, y))
+
+
+def _point(trial, accuracy, latency, macs=0.4) -> Point:
+    ratio = {"latency": latency, "macs": macs, "latency_low": latency, "latency_high": latency}
+    return Point("pruned", trial, Path("p"), {}, {"accuracy": accuracy}, {}, {"bytes": 10.0}, ratio)
+
+
+def test_a_budget_is_read():
+    budget = Budget.of({"latency": 0.5, "macs": 0.4, "accuracy": -0.01}, ACCURACY)
+    assert (budget.costs, budget.loss) == ({"latency": 0.5, "macs": 0.4}, 0.01)
+    assert budget.meets({"latency": 0.5, "macs": 0.1})
+    assert not budget.meets({"latency": 0.51, "macs": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "word"),
+    [
+        ({"latncy": 0.5}, "latency"),
+        ({"latency": 0.0}, "latency"),
+        ({"latency": 1.5}, "latency"),
+        ({"latency": float("nan")}, "latency"),
+        ({"latency": "half"}, "latency"),
+        ({"latency": True}, "latency"),
+        ({"accuracy": 0.01}, "accuracy"),
+        ({"f1": -0.1}, "f1"),
+    ],
+)
+def test_a_bad_budget_is_named(wanted, word):
+    with pytest.raises(UsageError, match=word):
+        Budget.of(wanted, ACCURACY)
+
+
+def test_the_best_is_the_most_accurate_within_the_budget_then_the_fastest():
+    dense = _point(None, 0.99, 1.0)
+    points = [_point(1, 0.99, 0.6), _point(2, 0.98, 0.4), _point(3, 0.98, 0.3), _point(4, 0.9, 0.1)]
+    best = choose(points, dense, Budget({"latency": 0.5}), _task())
+    assert best is not None
+    assert best.trial == 3
+    assert choose(points, dense, Budget({"latency": 0.5}, loss=0.001), _task()) is None
+    assert "keep the dense network" in note(None, dense, Budget({"latency": 0.5}), _task())
+
+
+def test_a_metric_to_minimise_is_minimised():
+    task = lt.Task(
+        train=(torch.zeros(2, 1), torch.zeros(2)), valid=(torch.zeros(2, 1), torch.zeros(2)), metrics=["mse"]
+    )
+    points = [
+        Point("pruned", i, Path("p"), {}, {"mse": v}, {}, {}, {"latency": 0.3}) for i, v in enumerate((0.3, 0.1, 0.2))
+    ]
+    best = choose(points, points[0], Budget({"latency": 0.5}), task)
+    assert best is not None
+    assert best.trial == 1
+
+
+@given(st.lists(st.from_regex(r"[a-c](\.[0-9]){0,2}", fullmatch=True), unique=True))
+def test_stages_hold_every_axis_once_and_are_few(names):
+    found = families(names)
+    assert sorted(axis for axes in found.values() for axis in axes) == sorted(names)
+    assert len(found) <= MOST_FAMILIES
+
+
+def test_stages_are_told_apart_where_names_first_differ():
+    assert list(families(["net.a.conv1", "net.a.conv2", "net.b.conv1"])) == ["net.a", "net.b"]
+
+
+def test_the_cost_table_interpolates():
+    assert CostTable((0.1, 0.5, 1.0), (0.2, 0.6, 1.0)).predict(0.3) == pytest.approx(0.4)
+
+
+def test_a_check_that_is_nan_does_not_pass():
+    assert not Check("x", float("nan"), 1.0).passed
+
+
+def test_a_point_survives_json(tmp_path):
+    point = Point(
+        "pruned", 3, tmp_path / "point-03", {"lr": 0.1}, {"accuracy": 1.0}, {}, {}, {}, (), (Check("a", 0, 1),)
+    )
+    assert Point.from_json(point.to_json(), tmp_path) == point
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"batchsize": 3}, "batch_size"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"max_ratio": 1.0}, "max_ratio"),
+        ({"epochs": (5, 2)}, "epochs"),
+        ({"recipe": {"epoch": 3}}, "epochs"),
+    ],
+)
+def test_bad_settings_are_named(settings, word):
+    with pytest.raises(UsageError, match=word):
+        Settings.of(settings)
+
+
+def test_runs_differ_by_what_changes_their_outcome():
+    def of(width=4, budget=0.5, **settings):
+        torch.manual_seed(0)
+        return fingerprint(nn.Linear(2, width), _task(), {"latency": budget}, Settings(**settings))
+
+    assert of() == of()
+    assert of() == of(progress=False, command="again")
+    for other in (of(width=5), of(budget=0.4), of(seed=1), of(batch_size=8), of(recipe={"epochs": 2})):
+        assert other != of()

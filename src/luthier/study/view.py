@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,11 +12,14 @@ from typing import Any
 from luthier.errors import UsageError
 from luthier.extras import need
 from luthier.objectives import Objectives
+from luthier.report import study_page
 from luthier.space import Space
 from luthier.store import Header
 from luthier.study.importance import importance
 from luthier.study.ledger import Ledger
 from luthier.trial import Status, Trial
+
+_FEWEST = 8  # completed trials before a share of variance says anything
 
 
 @dataclass
@@ -114,9 +116,34 @@ class Study:
 
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Writes one self-contained HTML page, and returns where."""
-        page = importlib.import_module("luthier.report").study_page  # a door: found by name, never imported from here
-        page(self, path)
-        return Path(path)
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(study_page(self.to_json()), encoding="utf-8")
+        return place
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that a report shows, as plain values."""
+        done = self.objectives.complete(self.trials)
+        shares = {} if len(done) < _FEWEST else self.importance()
+        return {
+            "name": self.name,
+            "objectives": list(self.objectives.directions),
+            "trials": [_plain(t, self.space) for t in self.trials],
+            "best": self.best.number if done else None,
+            "front": [t.number for t in self.front],
+            "importance": shares,
+        }
+
+
+def _plain(trial: Trial, space: Space) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "status": trial.status.value,
+        "params": space.dump(trial.params),
+        "metrics": dict(trial.metrics),
+        "cause": trial.cause,
+        "seconds": trial.seconds,
+    }
 
 
 def _counts(trials: list[Trial]) -> str:

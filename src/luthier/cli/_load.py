@@ -9,6 +9,8 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 
+import cloudpickle
+
 from luthier.errors import LuthierError, UsageError, nearest
 
 
@@ -40,6 +42,7 @@ def load_file(path: str | os.PathLike[str], needs: tuple[str, ...]) -> ModuleTyp
         raise UsageError(f"{file} is not a Python file", expected="a name that ends in .py", got=file.name)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    cloudpickle.register_pickle_by_value(module)  # no worker could import it by this name
     sys.path.insert(0, str(file.resolve().parent))
     try:
         spec.loader.exec_module(module)

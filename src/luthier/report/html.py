@@ -85,9 +85,10 @@ def figure(drawing: Any, height: int) -> str:
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         hoverlabel={"align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY},
     )
     drawing.update_xaxes(gridcolor="#e7e9ee", zeroline=False)
-    drawing.update_yaxes(gridcolor="#e7e9ee", zeroline=False)
+    drawing.update_yaxes(gridcolor="#e7e9ee", zeroline=False, automargin=True)
     text: str = drawing.to_html(
         full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
     )

@@ -1,0 +1,83 @@
+"""What the commands over networks share: a FILE that defines `model()` and `task()`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import click
+from torch import nn
+
+from luthier.cli._load import load_file
+from luthier.errors import UsageError
+from luthier.task import Task
+
+
+def read_network(file: str, also: tuple[str, ...] = ()) -> tuple[ModuleType, nn.Module, Task]:
+    """Runs a FILE's ``model()`` and ``task()``.
+
+    Args:
+        file: its path.
+        also: other names that it must define.
+
+    Raises:
+        UsageError: a name is missing, or gives something else.
+    """
+    module = load_file(file, needs=("model", "task", *also))
+    return module, made(file, module, "model", nn.Module), made(file, module, "task", Task)
+
+
+def made(file: str, module: ModuleType, name: str, kind: type) -> Any:
+    """What the FILE's function of that name gives.
+
+    Raises:
+        UsageError: it is no function, or gives something else.
+    """
+    function: Callable[[], Any] = getattr(module, name)
+    thing = function() if callable(function) and not isinstance(function, kind) else function
+    if not isinstance(thing, kind):
+        raise UsageError(
+            f"{file}: {name}() gives no {kind.__name__}", expected=f"a {kind.__name__}", got=type(thing).__name__
+        )
+    return thing
+
+
+def recipe_of(file: str, module: ModuleType) -> Mapping[str, Any] | None:
+    """The FILE's ``recipe``: how its model is trained first; None where it is trained already."""
+    recipe = getattr(module, "recipe", None)
+    if recipe is not None and not isinstance(recipe, Mapping):
+        raise UsageError(
+            f"{file}: 'recipe' is no dict", expected='recipe = {"epochs": 10, "lr": 1e-3}', got=type(recipe).__name__
+        )
+    return recipe
+
+
+class Shares(click.ParamType):
+    """``name=number``, several times."""
+
+    name = "NAME=NUMBER"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """Reads one."""
+        name, _, text = str(value).partition("=")
+        try:
+            return name.strip(), float(text)
+        except ValueError:
+            raise UsageError(
+                f"{value!r} cannot be read", expected="NAME=NUMBER, such as latency=0.5", got=repr(value)
+            ) from None
+
+
+def as_mapping(pairs: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Pairs as a dict.
+
+    Raises:
+        UsageError: a name twice.
+    """
+    out: dict[str, float] = {}
+    for name, value in pairs:
+        if name in out:
+            raise UsageError(f"{name!r} is given twice", got=f"{out[name]:g} and {value:g}")
+        out[name] = value
+    return out

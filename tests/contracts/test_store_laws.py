@@ -1,0 +1,218 @@
+"""Laws that every store obeys."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import time
+
+import pytest
+
+from luthier.errors import StoreError
+from luthier.store import Header, Lease, open_store
+from luthier.store.memory import Memory
+from luthier.trial import Report, Status, Trial
+
+AWKWARD = ["plain", 'it\'s "quoted"; DROP TABLE luthier_trials;--', "🎻/../..\\é\n", "x" * 10_000, "%s {} ?"]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request, tmp_path):
+    made = Memory() if request.param == "memory" else open_store(tmp_path / "a folder" / "studies.db")
+    yield made
+    made.close()
+
+
+def header(name: str = "study") -> Header:
+    return Header(name, {"parameters": {}, "where": 0}, {"directions": {"loss": "min"}}, {"seed": 3}, 12.5)
+
+
+def begun(store, name: str = "study", token: str = "me") -> None:
+    assert store.create(header(name))
+    store.claim(name, token, 60.0)
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_any_name_works(store, name):
+    begun(store, name)
+    store.start(name, "me", Trial(0, {"x": 1}, started=1.0))
+    assert [s.header for s in store.studies()] == [header(name)]
+    assert store.trials(name) == [Trial(0, {"x": 1}, started=1.0)]
+
+
+def test_a_study_is_created_once(store):
+    assert store.create(header())
+    assert not store.create(header())
+    assert store.state("study").header == header()
+    assert store.state("nobody") is None
+
+
+def test_a_trial_comes_back_as_it_was_written(store):
+    begun(store)
+    params = {"x": 0.1, "opt": None, "deep": True, "n": 10**12, "s": "it's 🎻"}
+    trial = Trial(0, params, started=1.25)
+    assert store.start("study", "me", trial) == 1
+    for step, value in ((0, 0.5), (3, math.nan), (7, -math.inf)):
+        trial = trial.with_report(Report(step, {"loss": value, "acc": 1 / 3}))
+        store.report("study", "me", 0, Report(step, {"loss": value, "acc": 1 / 3}))
+    ended = trial.ending(Status.FAILED, 2.5, cause="it's \x00 over")
+    store.finish("study", "me", ended)
+    back = store.trials("study")[0]
+    assert repr(back.reports) == repr(ended.reports)
+    assert (back.params, back.status, back.started, back.ended) == (params, Status.FAILED, 1.25, 2.5)
+    assert back.cause.startswith("it's ")
+    assert back.metrics["acc"] == 1 / 3
+
+
+def test_a_second_report_for_a_step_replaces_the_first(store):
+    begun(store)
+    store.start("study", "me", Trial(0, {}))
+    store.report("study", "me", 0, Report(1, {"loss": 1.0}))
+    store.report("study", "me", 0, Report(1, {"loss": 2.0}))
+    assert store.trials("study")[0].reports == (Report(1, {"loss": 2.0}),)
+
+
+def test_starting_again_forgets_the_reports_and_counts(store):
+    begun(store)
+    assert store.start("study", "me", Trial(0, {"x": 1})) == 1
+    store.report("study", "me", 0, Report(1, {"loss": 1.0}))
+    assert store.start("study", "me", Trial(0, {"x": 1}, started=9.0)) == 2
+    assert store.trials("study") == [Trial(0, {"x": 1}, started=9.0)]
+
+
+def test_a_live_driver_keeps_others_out_and_is_named(store):
+    begun(store)
+    mine = Lease("me")
+    with pytest.raises(StoreError, match=f"process {mine.pid} on {mine.host}"):
+        store.claim("study", "you", 60.0)
+    assert str(mine.pid) in store.state("study").driver
+    store.release("study", "you")  # somebody else's lease is not given back
+    with pytest.raises(StoreError):
+        store.claim("study", "you", 60.0)
+    store.release("study", "me")
+    assert store.state("study").driver is None
+    store.claim("study", "you", 60.0)
+
+
+def test_a_driver_that_lost_its_lease_writes_no_more(store):
+    begun(store)
+    store.start("study", "me", Trial(0, {}))
+    store.release("study", "me")
+    store.claim("study", "you", 60.0)
+    done = Trial(0, {}).ending(Status.COMPLETE, 1.0, {"loss": 1.0})
+    acts = [
+        lambda: store.start("study", "me", Trial(1, {})),
+        lambda: store.report("study", "me", 0, Report(1, {"loss": 1.0})),
+        lambda: store.finish("study", "me", done),
+        lambda: store.beat("study", "me", 1.0),
+    ]
+    for act in acts:
+        with pytest.raises(StoreError, match="lease"):
+            act()
+    assert store.trials("study") == [Trial(0, {})]
+
+
+def test_time_spent_is_kept(store):
+    begun(store)
+    store.beat("study", "me", 12.25)
+    assert store.state("study").spent == 12.25
+
+
+def test_deleting_removes_one_study_only(store):
+    begun(store, "one")
+    begun(store, "two")
+    for name in ("one", "two"):
+        store.start(name, "me", Trial(0, {"of": name}))
+        store.report(name, "me", 0, Report(1, {"loss": 1.0}))
+    store.delete("one")
+    assert store.state("one") is None
+    assert store.trials("two")[0].reports == (Report(1, {"loss": 1.0}),)
+    begun(store, "one")
+    assert store.trials("one") == []
+
+
+# what only files can get wrong
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "studies.db"
+    made = open_store(path)
+    begun(made)
+    made.close()
+    return path
+
+
+def edit(path, statement: str, *values) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement, values)
+    connection.close()
+
+
+def test_a_newer_version_is_refused(file):
+    edit(file, "UPDATE luthier_schema SET version = 99")
+    with pytest.raises(StoreError, match=r"newer version(.|\n)*schema 99(.|\n)*upgrade"):
+        open_store(file)
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 200, b"SQLite format 3\x00" + b"\xff" * 4096])
+def test_a_file_of_something_else_is_refused(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"notes\.txt"):
+        open_store(path)
+    assert path.read_bytes() == content
+
+
+def test_a_folder_a_missing_file_and_bad_urls_are_refused(tmp_path):
+    with pytest.raises(StoreError, match="folder"):
+        open_store(tmp_path)
+    with pytest.raises(StoreError, match="no store"):
+        open_store(tmp_path / "none.db", create=False)
+    for url in ("frobnicate://user:hunter2@host/db", "postgresql://u:hunter2@127.0.0.1:1/db?password=hunter2", "a://["):
+        with pytest.raises(StoreError) as told:
+            open_store(url)
+        assert "hunter2" not in str(told.value)
+        assert told.value.__cause__ is None or "hunter2" not in str(told.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("host", "pid", "born", "beat", "lives"),
+    [
+        ("here", "mine", "mine", 0.0, True),  # the process is there, however long it was silent
+        ("here", "mine", 1.0, time.time(), False),  # the number was given to another process since
+        ("here", 2**22 + 1, 1.0, time.time(), False),  # no such process
+        ("elsewhere", 1, 1.0, time.time(), True),  # a fresh sign of life
+        ("elsewhere", 1, 1.0, time.time() - 61, False),
+    ],
+)
+def test_a_dead_drivers_lease_expires(file, host, pid, born, beat, lives):
+    me = Lease("them")
+    values = (
+        "them",
+        me.host if host == "here" else host,
+        me.pid if pid == "mine" else pid,
+        me.born if born == "mine" else born,
+        beat,
+    )
+    edit(file, "UPDATE luthier_studies SET token = ?, host = ?, pid = ?, born = ?, beat = ?", *values)
+    store = open_store(file)
+    assert (store.state("study").driver is not None) == lives
+    if lives:
+        with pytest.raises(StoreError, match="being driven"):
+            store.claim("study", "you", 60.0)
+    else:
+        store.claim("study", "you", 60.0)
+    store.close()
+
+
+def test_hostile_rows_are_data(file):
+    bad = json.dumps({"__reduce__": ["os.system", ["touch /tmp/owned"]], "x": "<script>"})
+    made = open_store(file)
+    made.release("study", "me")
+    made.claim("study", "me2", 60.0)
+    made.start("study", "me2", Trial(0, {}))
+    edit(file, "UPDATE luthier_trials SET params = ?", bad)
+    assert made.trials("study")[0].params == json.loads(bad)
+    made.close()

@@ -11,6 +11,7 @@ import io
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -165,8 +166,13 @@ def keep_by_ratio(scores: Scores, ratio: float, scope: str = "global") -> Scores
     if scope == "layer":
         return {name: _keep_top(s.flatten(), ratio).view(s.shape) for name, s in scores.items()}
     flat = torch.cat([s.flatten() for s in scores.values()])
-    parts = _keep_top(flat, ratio).split([s.numel() for s in scores.values()])
+    parts = torch.tensor_split(_keep_top(flat, ratio), _ends(scores))
     return {name: part.view(s.shape) for (name, s), part in zip(scores.items(), parts, strict=True)}
+
+
+def _ends(scores: Scores) -> list[int]:
+    """Where each parameter ends when all are laid end to end, the last left out."""
+    return list(accumulate(s.numel() for s in scores.values()))[:-1]
 
 
 def _keep_top(flat: Tensor, ratio: float) -> Tensor:
@@ -235,12 +241,12 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
                 _mask_of(owner, leaf).kept.copy_(kept)
             else:
                 parametrize.register_parametrization(owner, leaf, Mask(kept.clone()))
-            original = owner.parametrizations[leaf].original  # type: ignore[union-attr, index]
+            original = owner.parametrizations[leaf].original  # type: ignore[index, union-attr]
             original.mul_(kept)
 
 
 def _mask_of(owner: nn.Module, leaf: str) -> Mask:
-    for part in owner.parametrizations[leaf]:  # type: ignore[union-attr, index]
+    for part in owner.parametrizations[leaf]:  # type: ignore[index]
         if isinstance(part, Mask):
             return part
     raise UsageError(f"{leaf!r} has a parametrisation that is no mask", fix="remove it first")

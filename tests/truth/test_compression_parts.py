@@ -12,11 +12,12 @@ import luthier as lt
 from luthier.compression.budget import Budget
 from luthier.compression.joint import CostTable
 from luthier.compression.line import MOST_FAMILIES, families
-from luthier.compression.result import Check, Point
+from luthier.compression.result import Point
 from luthier.compression.settings import Settings, fingerprint
 from luthier.compression.verb import choose, note
 from luthier.errors import UsageError
 from luthier.metrics import metric
+from luthier.surgery import Proof
 
 ACCURACY = metric("accuracy")
 
@@ -93,13 +94,9 @@ def test_the_cost_table_interpolates():
     assert CostTable((0.1, 0.5, 1.0), (0.2, 0.6, 1.0)).predict(0.3) == pytest.approx(0.4)
 
 
-def test_a_check_that_is_nan_does_not_pass():
-    assert not Check("x", float("nan"), 1.0).passed
-
-
 def test_a_point_survives_json(tmp_path):
     point = Point(
-        "pruned", 3, tmp_path / "point-03", {"lr": 0.1}, {"accuracy": 1.0}, {}, {}, {}, (), (Check("a", 0, 1),)
+        "pruned", 3, tmp_path / "point-03", {"lr": 0.1}, {"accuracy": 1.0}, {}, {}, {}, (), (Proof("a", 0, 1, "how"),)
     )
     assert Point.from_json(point.to_json(), tmp_path) == point
 

@@ -148,7 +148,7 @@ def test_gradual_pruning_follows_its_schedule_and_never_brings_back():
         ({"pattern": "4:2"}, "pattern"),
         ({"pattern": "most"}, "pattern"),
         ({"ratio": 0.5, "scope": "galaxy"}, "scope"),
-        ({"ratio": 0.5, "criterion": "magnitud"}, "magnitude"),
+        ({"ratio": 0.5, "criterion": "tailor"}, "taylor"),
         ({"ratio": 0.5, "protect": ["nowhere"]}, "nowhere"),
         ({"ratio": 0.5, "protect": ["0", "4"]}, "no weights"),
     ],

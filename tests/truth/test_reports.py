@@ -15,7 +15,7 @@ def run():
     ratio = {"parameters": 1.0, "macs": 1.0, "bytes": 1.0, "latency": 1.0, "latency_low": 0.98, "latency_high": 1.02}
     dense = {"kind": "dense", "trial": None, "valid": {"accuracy": 0.99}, "test": {"accuracy": 0.98}, "params": {}}
     dense |= {"cost": cost, "ratio": ratio, "cuts": [], "checks": []}
-    check = {"name": "cut == masked", "error": 1e-15, "limit": 1e-8, "detail": EVIL, "passed": True}
+    check = {"name": "cut == masked", "error": 1e-15, "limit": 1e-8, "words": EVIL, "passed": True}
     cuts = [{"name": "stage1.conv1", "before": 64, "after": 24}]
     point = {**dense, "kind": "distilled", "trial": 3, "cuts": cuts, "checks": [check], "params": {"note": EVIL}}
     trials = [

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-import click
 from torch import nn
 
 from luthier.cli._load import load_file
@@ -53,30 +52,21 @@ def recipe_of(file: str, module: ModuleType) -> Mapping[str, Any] | None:
     return recipe
 
 
-class Shares(click.ParamType):
-    """``name=number``, several times."""
-
-    name = "NAME=NUMBER"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
-        """Reads one."""
-        name, _, text = str(value).partition("=")
-        try:
-            return name.strip(), float(text)
-        except ValueError:
-            raise UsageError(
-                f"{value!r} cannot be read", expected="NAME=NUMBER, such as latency=0.5", got=repr(value)
-            ) from None
-
-
-def as_mapping(pairs: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Pairs as a dict.
+def as_mapping(texts: Sequence[str]) -> dict[str, float]:
+    """Reads ``name=number``, several times.
 
     Raises:
-        UsageError: a name twice.
+        UsageError: one that cannot be read, or a name twice.
     """
     out: dict[str, float] = {}
-    for name, value in pairs:
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise UsageError(
+                f"{text!r} cannot be read", expected="NAME=NUMBER, such as latency=0.5", got=repr(text)
+            ) from None
         if name in out:
             raise UsageError(f"{name!r} is given twice", got=f"{out[name]:g} and {value:g}")
         out[name] = value

@@ -10,14 +10,13 @@ from typing import Any
 import click
 from rich.console import Console
 
-from luthier.cli._network import Shares, as_mapping, read_network, recipe_of
+from luthier.cli._network import as_mapping, read_network, recipe_of
 
 
 @click.command(name="compress")
 @click.argument("file", type=click.Path())
 @click.option(
     "--budget",
-    type=Shares(),
     multiple=True,
     required=True,
     help="latency=, macs=, parameters= or bytes= as a share of the dense network's; or the metric's allowed change, "
@@ -32,7 +31,9 @@ from luthier.cli._network import Shares, as_mapping, read_network, recipe_of
 @click.option("--algorithm", help="See `luthier methods`. Default: auto")
 @click.option("--seed", type=int, help="Of everything random. Default: 0")
 @click.option("--quiet", is_flag=True, help="Print the outcome only.")
-def command(file: str, budget: Any, trials: int, workers: int, out: str | None, quiet: bool, **options: Any) -> None:
+def command(
+    file: str, budget: tuple[str, ...], trials: int, workers: int, out: str | None, quiet: bool, **options: Any
+) -> None:
     """Compress the network that FILE defines: a front of smaller, faster, proven files.
 
     FILE is a Python file with functions `model()` and `task()` (a luthier.Task); a dict `recipe`, where it is there,

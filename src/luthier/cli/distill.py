@@ -8,19 +8,17 @@ import click
 from rich.console import Console
 from torch import nn
 
-from luthier.cli._network import Shares, as_mapping, made, read_network, recipe_of
+from luthier.cli._network import as_mapping, made, read_network, recipe_of
 
 
 @click.command(name="distill")
 @click.argument("file", type=click.Path())
 @click.option("--epochs", type=int, default=10, show_default=True)
 @click.option("--lr", type=float, default=1e-3, show_default=True)
-@click.option("--loss", "losses", type=Shares(), multiple=True, help="Such as kl=0.9 task=0.1 (the default).")
+@click.option("--loss", "losses", multiple=True, help="Such as kl=0.9 task=0.1 (the default).")
 @click.option("--temperature", type=float, default=4.0, show_default=True)
 @click.option("--out", type=click.Path(), help="Folder for the files. Default: runs/<FILE's name>-student")
-def command(
-    file: str, epochs: int, lr: float, losses: tuple[tuple[str, float], ...], temperature: float, out: str | None
-) -> None:
+def command(file: str, epochs: int, lr: float, losses: tuple[str, ...], temperature: float, out: str | None) -> None:
     """Distil the network that FILE's model() gives into the one that its student() gives."""
     from luthier.distillation import distill
     from luthier.export import export_onnx, save

@@ -14,13 +14,14 @@ from torch import nn
 
 from luthier.compression.joint import name_of
 from luthier.compression.line import Line, count_parameters
-from luthier.compression.result import Check, Point
+from luthier.compression.result import Point
 from luthier.errors import CheckError
 from luthier.export.bundle import load
 from luthier.export.onnx import OnnxCheck, export_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.measure.quality import evaluate
 from luthier.model.cost import count_macs
+from luthier.surgery import Proof
 from luthier.task import Task
 from luthier.train import validate
 from luthier.trial import Trial
@@ -85,26 +86,26 @@ class Publisher:
             kind_of(trial.params), trial.number, folder, trial.params, valid, {}, cost, {}, cuts, tuple(checks)
         )
 
-    def _plan(self, trial: Trial, folder: Path) -> list[Check]:
+    def _plan(self, trial: Trial, folder: Path) -> list[Proof]:
         """Cuts the dense network again by the trial's settings, for the plan and its proof."""
         by_family = {f: trial.params[name_of(f)] for f in self.line.families}
         again = self.line.cut(self.line.keep(by_family, trial.params["criterion"]))
         write_json(folder / "plan.json", again.plan.to_json())
-        return [Check(c.name, c.error, c.limit, c.detail) for c in again.check]
+        return list(again.check)
 
     def _cuts(self, params: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         kept = self.line.widths({f: params[name_of(f)] for f in self.line.families})
         groups = self.line.analysis.groups
         return tuple({"name": g.name, "before": g.size, "after": len(kept.get(g.name, range(g.size)))} for g in groups)
 
-    def _metric_check(self, model: nn.Module, onnx: Path) -> Check:
+    def _metric_check(self, model: nn.Module, onnx: Path) -> Proof:
         """The main metric through the file may differ by one example in a thousand: an argmax may tie."""
         name = self.task.main.name
         torch_value = validate(model, self.task)[name]
         file_value = evaluate(onnx, self.task.loader("valid"), self.task.scores)[name]
         limit = 1e-3 * max(1.0, abs(torch_value))
         detail = f"{name} {torch_value:.4f} in torch, {file_value:.4f} through the file"
-        return Check("metric through ONNX", abs(file_value - torch_value), limit, detail)
+        return Proof("metric through ONNX", abs(file_value - torch_value), limit, detail)
 
     def _counts(self, model: nn.Module, onnx: OnnxCheck) -> dict[str, float]:
         one = tuple(x[:1] for x in self.line.example)
@@ -126,9 +127,9 @@ class Publisher:
         return done
 
 
-def _onnx_check(onnx: OnnxCheck) -> Check:
+def _onnx_check(onnx: OnnxCheck) -> Proof:
     sizes = ", ".join(map(str, onnx.batch_sizes))
-    return Check("ONNX Runtime == torch", onnx.error, onnx.limit, f"relative error over batches of {sizes}")
+    return Proof("ONNX Runtime == torch", onnx.error, onnx.limit, f"relative error over batches of {sizes}")
 
 
 def _with_costs(point: Point, dense: Point, latency: Latency) -> Point:

@@ -14,17 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luthier import allocate, importance, surgery
+from luthier import importance
+from luthier.allocate import Rounding, allocate
 from luthier.distillation.cache import is_fixed, outputs_over, with_teacher
 from luthier.distillation.student import distillation_loss
 from luthier.export.onnx import write_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.model import Analysis, analyse, cost
-from luthier.surgery import Pruned
+from luthier.surgery import Pruned, cut
 from luthier.task import Task, device_of
 from luthier.train import Curve, OnEpoch, Recipe, Trainer, recalibrate, seeded
 
-Keep = Mapping[str, Sequence[int]]
+Keep = dict[str, list[int]]
 MOST_FAMILIES = 6
 
 
@@ -100,14 +101,15 @@ class Line:
 
     def keep(self, by_family: Mapping[str, float], criterion: str) -> Keep:
         """What is kept of every axis, by a criterion."""
-        return allocate.keep(
-            self.analysis, self.scores(criterion), ratio=self.ratios(by_family), multiple=self.multiple
-        )
+        return self._allocated(by_family, self.scores(criterion))
 
     def widths(self, by_family: Mapping[str, float]) -> Keep:
         """What would be kept by position: enough to predict costs, without scores."""
         order = {g.name: torch.arange(g.size, 0, -1, dtype=torch.float32) for g in self.analysis.groups}
-        return allocate.keep(self.analysis, order, ratio=self.ratios(by_family), multiple=self.multiple)
+        return self._allocated(by_family, order)
+
+    def _allocated(self, by_family: Mapping[str, float], scores: Mapping[str, Tensor]) -> Keep:
+        return allocate(self.analysis, scores, ratio=self.ratios(by_family), rounding=Rounding(multiple=self.multiple))
 
     def predicted(self, keep: Keep) -> dict[str, float]:
         """MACs and parameters as shares of the dense network's, without building anything."""
@@ -118,7 +120,7 @@ class Line:
 
     def cut(self, keep: Keep) -> Pruned:
         """The smaller network, proven equal to the masked one, its batch norms recalibrated."""
-        pruned = surgery.cut(self.analysis, keep)
+        pruned = cut(self.analysis.model, self.analysis, keep)
         recalibrate(pruned.model, self.task)
         return pruned
 
@@ -139,9 +141,9 @@ class Line:
             return measure({"dense": dense_onnx, "cut": path}, self.example, rounds)["cut"]
 
 
-def _first(task: Task, batches: int) -> Iterator[tuple[Tensor, ...]]:
+def _first(task: Task, batches: int) -> Iterator[tuple[Any, Tensor]]:
     for _, batch in zip(range(batches), task.batches("train"), strict=False):
-        yield (*batch.inputs, batch.target)
+        yield (batch.inputs if len(batch.inputs) > 1 else batch.inputs[0], batch.target)
 
 
 def families(names: Sequence[str], most: int = MOST_FAMILIES) -> dict[str, tuple[str, ...]]:

@@ -11,29 +11,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from luthier.surgery import Proof
+
 COUNTS = ("parameters", "macs", "bytes")
-
-
-@dataclass(frozen=True)
-class Check:
-    """A proof: what was compared, how far apart it was, and how far it may be.
-
-    Attributes:
-        name: "cut == masked", "ONNX Runtime == torch", "metric through ONNX".
-        error: what was measured.
-        limit: what is allowed.
-        detail: how it was measured, in words.
-    """
-
-    name: str
-    error: float
-    limit: float
-    detail: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the error is within the limit (NaN is not)."""
-        return self.error <= self.limit
 
 
 @dataclass(frozen=True)
@@ -62,7 +42,7 @@ class Point:
     cost: Mapping[str, float]
     ratio: Mapping[str, float]
     cuts: tuple[Mapping[str, Any], ...] = ()
-    checks: tuple[Check, ...] = ()
+    checks: tuple[Proof, ...] = ()
 
     @property
     def name(self) -> str:
@@ -82,7 +62,7 @@ class Point:
     @classmethod
     def from_json(cls, row: Mapping[str, Any], folder: Path) -> Point:
         """The inverse of :meth:`to_json`."""
-        checks = tuple(Check(c["name"], c["error"], c["limit"], c["detail"]) for c in row["checks"])
+        checks = tuple(Proof(c["name"], c["error"], c["limit"], c["words"]) for c in row["checks"])
         return cls(**{**row, "path": folder / row["path"], "cuts": tuple(row["cuts"]), "checks": checks})
 
 
@@ -177,7 +157,7 @@ def proof_table(points: Sequence[Point]) -> Table:
     return table
 
 
-def _proof(check: Check | None) -> Text:
+def _proof(check: Proof | None) -> Text:
     if check is None:
         return Text("-")
     word = "ok" if check.passed else "FAILED"

@@ -116,6 +116,8 @@ class Run:
         onnx = self._dense_onnx(line)
         plans = self._plans(line, onnx.path)
         study = self._search(line, plans, onnx.path, trials, timeout, workers)
+        if study.interrupted:
+            raise KeyboardInterrupt
         return self._finish(line, study, onnx)
 
     def _dense(self) -> nn.Module:
@@ -201,7 +203,7 @@ class Run:
         if done.is_file() and report.is_file() and (old := json.loads(done.read_text())).get("state") == state:
             return read_result(old, self.out)
         publisher = Publisher(line, self.task, self.out, self.out / "trials")
-        points = []
+        points: list[Point] = []
         for trial in front:
             self.console.print(f"[bold]Proving[/]  trial {trial.number} ({len(points) + 1} of {len(front)})")
             points.append(publisher.point(trial))

@@ -251,4 +251,4 @@ def _proof(check: Row | None) -> str:
     if check is None:
         return "-"
     word = "<span class='ok'>holds</span>" if check["passed"] else "<span class='bad'>fails</span>"
-    return f"{word} {check['error']:.1e} (limit {check['limit']:.0e})<small>{escape(check['detail'])}</small>"
+    return f"{word} {check['error']:.1e} (limit {check['limit']:.0e})<small>{escape(check['words'])}</small>"

@@ -12,7 +12,7 @@ from luthier.objectives import Objectives
 from luthier.pareto import Array
 from luthier.search import _fresh, _memory
 from luthier.search._encode import Encoding
-from luthier.search.bayes import warp
+from luthier.search.bayes import design, warp
 from luthier.search.bayes.acquisition import Improvement
 from luthier.search.bayes.fit import Data, Process, fit
 from luthier.search.bayes.maximise import Effort, maximise
@@ -83,7 +83,7 @@ class Bayes:
         learned = _learn(memory, history, generator)
         first = self.initial if self.initial is not None else max(4, min(8, len(encoding) // 2 + 3))
         if len(learned.losses) < 2 or len(seen) < first:
-            ranked = _spread(encoding, memory.rows(seen), generator)
+            ranked = design.rows(encoding, first, len(seen), key)
         else:
             ranked = self._rank(memory, learned, pending, generator)
         return _first_new(encoding, ranked, seen) or _fresh.draw(memory.space, generator, seen, [])
@@ -162,18 +162,6 @@ def fantasise(process: Process, waiting: Array) -> Process:
     targets = np.vstack([np.repeat(old.targets[:, None], _FANTASIES, 1), values])
     grown = Data(np.vstack([old.features, waiting]), targets, old.owner, old.d)
     return Process(grown, process.theta)
-
-
-def _spread(encoding: Encoding, tried: Array, generator: np.random.Generator, draws: int = 64) -> Array:
-    """Unit rows for the initial design: the centre first, then what is farthest from all that was tried."""
-    unit = generator.random((draws, len(encoding)))
-    if len(tried) == 0:
-        centre = np.where(encoding.categorical, unit[0], 0.5)
-        return np.vstack([centre, unit])
-    known = encoding.features(*encoding.snap(tried))
-    features = encoding.features(*encoding.snap(unit))
-    gaps = ((features[:, None, :] - known[None]) ** 2).sum(-1).min(1)
-    return unit[np.argsort(-gaps, kind="stable")]
 
 
 def _first_new(encoding: Encoding, ranked: Array, seen: Sequence[Trial]) -> Params | None:

@@ -68,7 +68,7 @@ def maximise(
     score = value(unit)
     order = np.argsort(-score, kind="stable")
     best, kept = unit[order[: effort.starts]].copy(), score[order[: effort.starts]]
-    smooth = np.flatnonzero(~encoding.listed)
+    smooth = np.flatnonzero(~encoding.categorical)
     for _ in range(effort.rounds):
         if len(smooth):
             best = _climb(encoding, acquisition, best, smooth, effort.steps)
@@ -114,7 +114,7 @@ def mutate(encoding: Encoding, parents: Array, scale: Array, generator: np.rando
 
 
 def _climb(encoding: Encoding, acquisition: Acquisition, starts: Array, smooth: optimise.Index, steps: int) -> Array:
-    """Gradient ascent over the dimensions whose values cannot be listed; the others stay."""
+    """Gradient ascent over numbers, whole ones as if they were real; categories stay."""
     owner = encoding.owner
     column = {int(j): int(np.flatnonzero(owner == j)[0]) for j in smooth}
     columns = np.array([column[int(j)] for j in smooth])
@@ -123,6 +123,7 @@ def _climb(encoding: Encoding, acquisition: Acquisition, starts: Array, smooth: 
         unit = starts[rows].copy()
         unit[:, smooth] = x
         snapped, active = encoding.snap(unit)
+        snapped[:, smooth] = np.where(active[:, smooth], x, snapped[:, smooth])
         value, slope = acquisition.with_gradient(encoding.features(snapped, active))
         return -value, -slope[:, columns] * active[:, smooth]
 

@@ -1,1 +1,178 @@
-"""TODO."""
+"""Changes the model, then proves it: ``prune_neurons`` is analyse, score, allocate, cut, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from luthier import importance
+from luthier.allocate import Allocation, Ratio, Rounding
+from luthier.allocate import allocate as allocate_widths
+from luthier.errors import CheckError, UsageError
+from luthier.importance import Criterion, Evidence
+from luthier.model import Analysis, Coverage, analyse
+from luthier.model.cost import KeepByName
+from luthier.surgery.blueprint import Attributes, Blueprint
+from luthier.surgery.cut import cut_program, rebuild, slice_state
+from luthier.surgery.module import cut_module
+from luthier.surgery.plan import Plan, make_plan
+from luthier.surgery.verify import SAME, Proof, demand, difference, faithful, module_outputs, verify
+
+__all__ = ["Plan", "Proof", "Pruned", "cut", "make_plan", "prune_neurons", "verify"]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A smaller network, what was cut, and the proof.
+
+    Args:
+        model: the new module; the original is untouched.
+        plan: what stays of every tensor.
+        coverage: how much of the original could be cut at all.
+        check: the proofs.
+        target: "module" (a copy of the user's class) or "graph" (rebuilt from the captured graph).
+        why: why that target.
+        blueprint: what a file must hold beside the weights, whichever target it is.
+    """
+
+    model: nn.Module
+    plan: Plan
+    coverage: Coverage
+    check: tuple[Proof, ...]
+    target: str
+    why: str
+    blueprint: Blueprint = field(repr=False)
+
+    def __str__(self) -> str:
+        return "\n".join([str(self.plan), f"target: {self.target} ({self.why})", *map(str, self.check)])
+
+
+def cut(model: nn.Module, analysis: Analysis, keep: KeepByName, *, target: str = "auto", check: bool = True) -> Pruned:
+    """Cuts a network to the indices that stay, and proves that nothing else changed.
+
+    Args:
+        model: the network that was analysed; it is not changed.
+        analysis: of it.
+        keep: group name -> indices that stay; groups that are not named stay whole.
+        target: "module", "graph", or "auto": the user's own class where it verifies, else the graph.
+        check: whether to prove cut == masked; only loops that prove their survivors later should turn it off.
+
+    Raises:
+        CheckError: a proof failed; nothing must be used.
+        UsageError: indices that cannot stay, or an unknown target.
+
+    Example:
+        >>> import torch
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> pruned = cut(net, analyse(net, torch.zeros(1, 4)), {"0": [1, 2, 5]})
+        >>> pruned.model[0], pruned.target
+        (Linear(in_features=4, out_features=3, bias=True), 'module')
+    """
+    if target not in ("auto", "module", "graph"):
+        raise UsageError("unknown target", expected="'auto', 'module' or 'graph'", got=repr(target))
+    if model is not analysis.model:
+        raise UsageError("the analysis is of another model", fix="analyse the model that is cut")
+    plan = make_plan(analysis, keep)
+    program, copies = cut_program(analysis, plan.groups)
+    proofs = [faithful(analysis), *verify(analysis, plan, program, copies)] if check else []
+    demand(proofs)
+    state = slice_state(analysis.traced.state, plan)
+    graph = rebuild(analysis, program, state).train(model.training)
+    made, why = (None, "asked for") if target == "graph" else _module(analysis, plan, graph)
+    if made is None:
+        if target == "module":
+            raise CheckError("the model's own class cannot be sliced", cause=why, fix="target='graph'")
+        blueprint = Blueprint.of(analysis.traced, program, state, {}, "graph")
+        return Pruned(graph, plan, analysis.coverage, tuple(proofs), "graph", why, blueprint)
+    proof, module, attributes = made
+    blueprint = Blueprint.of(analysis.traced, program, state, attributes, "module")
+    return Pruned(module, plan, analysis.coverage, (*proofs, proof), "module", why, blueprint)
+
+
+def _module(analysis: Analysis, plan: Plan, graph: nn.Module) -> tuple[tuple[Proof, nn.Module, Attributes] | None, str]:
+    """The user's own class, if slicing it gives what the cut graph gives."""
+    traced = analysis.traced
+    try:
+        module, attributes = cut_module(analysis, slice_state(traced.state, plan), plan.groups)
+        got = module_outputs(module, traced.inputs)
+    except Exception as error:
+        return None, f"the sliced {type(analysis.model).__name__} does not run: {_short(error)}"
+    expected = module_outputs(graph, traced.inputs)
+    proof = Proof("module == graph", difference(got, expected), SAME, "the sliced class and the cut graph, as they are")
+    if not proof.passed:
+        return None, f"the sliced {type(analysis.model).__name__} computes something else"
+    return (proof, module, attributes), "the sliced class gives what the cut graph gives"
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def prune_neurons(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    ratio: Ratio | None = None,
+    threshold: float | None = None,
+    budget: Mapping[str, float] | None = None,
+    criterion: str | Criterion | Callable[[Evidence], Tensor] = "l2",
+    allocate: str | Allocation = "uniform",
+    protect: Sequence[str] = (),
+    multiple: int = 1,
+    minimum: int = 1,
+    data: Iterable[Any] | None = None,
+    loss: str | Callable[[Any, Any], Tensor] | None = None,
+    head_dim: bool = False,
+    target: str = "auto",
+    seed: int = 0,
+) -> Pruned:
+    """Removes whole neurons, channels and heads, and proves that what is left computes what it did.
+
+    Args:
+        model: any module; it is not changed.
+        inputs: example inputs: a tensor, a tuple of arguments, or a dict of keyword arguments.
+        ratio: the share that goes from every free axis, or shares by pattern of group names.
+        threshold: instead: whatever scores below it goes.
+        budget: instead: the share of "macs" or "params" that may be left.
+        criterion: what is unimportant: a name (see ``luthier methods``), an object, or a function of your own.
+        allocate: how much goes where.
+        protect: names of modules whose output width stays; the model's own outputs always stay.
+        multiple: widths become multiples of it.
+        minimum: the least number of indices that stay of each group.
+        data: batches of (inputs, target), where the criterion needs them.
+        loss: of (output, target), where the criterion needs it.
+        head_dim: cut the size of attention heads as well as their number.
+        target: "module", "graph" or "auto".
+        seed: for criteria that draw.
+
+    Returns:
+        the new model with its plan, coverage and proofs.
+
+    Raises:
+        TraceError: the network cannot be captured.
+        UsageError: arguments that do not fit.
+        BudgetError: no cut meets the budget.
+        CheckError: a proof failed.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> prune_neurons(net, torch.zeros(1, 4), ratio=0.5).model
+        Sequential(
+          (0): Linear(in_features=4, out_features=4, bias=True)
+          (1): ReLU()
+          (2): Linear(in_features=4, out_features=2, bias=True)
+        )
+    """
+    analysis = analyse(model, inputs, protect)
+    groups = [g for g in analysis.all_groups if g.default or (head_dim and "head size" in g.roles)]
+    scores = importance.score(analysis, criterion, data, loss, groups=groups, seed=seed)
+    rounding = Rounding(multiple, minimum)
+    keep = allocate_widths(
+        analysis, scores, allocate, ratio=ratio, threshold=threshold, budget=budget, rounding=rounding
+    )
+    return cut(model, analysis, keep, target=target)

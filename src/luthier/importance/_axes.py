@@ -1,0 +1,41 @@
+"""The one reduction from elements to axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from luthier.model import axes
+from luthier.model.groups import Group, Occurrence
+
+
+def sum_over_axis(group: Group, elements: Mapping[str, Tensor]) -> Tensor:
+    """For each index of an axis, the sum of ``elements`` over all that goes with it.
+
+    Args:
+        group: the axis with its occurrences.
+        elements: scores by parameter name.
+
+    Returns:
+        [group size], float64.
+    """
+    total = torch.zeros(group.size, dtype=torch.float64)
+    for place in group.occurrences:
+        if place.parameter in elements:
+            total += along(group, place, elements[place.parameter])
+    return total
+
+
+def along(group: Group, place: Occurrence, values: Tensor) -> Tensor:
+    """One occurrence's share: ``values`` summed over all dimensions but one, then by index of the axis."""
+    flat = values.double().movedim(place.dim, 0).reshape(values.shape[place.dim], -1).sum(1).cpu()
+    return by_index(group, place.expr, flat)
+
+
+def by_index(group: Group, expr: axes.Expr, flat: Tensor) -> Tensor:
+    """Sums a vector over one dimension by the index of the group's axis that each entry belongs to."""
+    where = torch.from_numpy(axes.positions(expr, group.axis))
+    mine = where >= 0
+    return torch.zeros(group.size, dtype=torch.float64).index_add_(0, where[mine], flat[mine].double())

@@ -1,0 +1,150 @@
+"""One pass over the data, in constant memory: gradients of the loss, and means of activations."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from luthier.errors import UsageError
+from luthier.importance._axes import by_index
+from luthier.model import Analysis
+from luthier.model.axes import find, touches
+from luthier.model.groups import Group
+from luthier.model.op import Dim
+from luthier.model.run import run
+from luthier.model.trace import Inputs, evaluating
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+def batches(data: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
+    """Each batch as (inputs, target): a pair, a tuple whose last entry is the target, or inputs alone.
+
+    Raises:
+        UsageError: there is not a single batch.
+    """
+    empty = True
+    for batch in data:
+        empty = False
+        if isinstance(batch, list | tuple) and len(batch) > 1:
+            inputs, target = batch[:-1], batch[-1]
+            yield Inputs.of(inputs[0] if len(inputs) == 1 else tuple(inputs)), target
+        else:
+            yield Inputs.of(batch), None
+    if empty:
+        raise UsageError("the data holds no batch", expected="at least one batch of (inputs, target)", got="none")
+
+
+def gradients(model: nn.Module, data: Iterable[Any], loss: str | Loss) -> dict[str, tuple[Tensor, Tensor]]:
+    """The mean gradient of the loss by parameter, and the mean of its square, batch by batch.
+
+    The model is run in evaluation mode; its own gradients and its mode are left as they were.
+    """
+    measure = loss_function(loss)
+    parameters = {n: p for n, p in model.named_parameters() if p.is_floating_point()}
+    sums = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in parameters.items()}
+    count = 0
+    with evaluating(model), _requiring(parameters.values()), torch.enable_grad():
+        for inputs, target in batches(data):
+            value = measure(model(*inputs.args, **inputs.kwargs), target)
+            found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+            for (first, second), g in zip(sums.values(), found, strict=True):
+                if g is not None:
+                    first += g.detach()
+                    second += g.detach() ** 2
+            count += 1
+    return {n: (first / count, second / count) for n, (first, second) in sums.items()}
+
+
+def loss_function(loss: str | Loss) -> Loss:
+    """A loss by its name in ``torch.nn.functional``; a function is handed through.
+
+    Raises:
+        UsageError: no such loss.
+    """
+    if not isinstance(loss, str):
+        return loss
+    found = getattr(nn.functional, loss, None)
+    if found is None:
+        raise UsageError(f"unknown loss {loss!r}", expected="a name in torch.nn.functional, such as 'cross_entropy'")
+    return lambda output, target: found(output, target)
+
+
+@contextlib.contextmanager
+def _requiring(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    was = [(p, p.requires_grad) for p in parameters]
+    try:
+        for p, _ in was:
+            p.requires_grad_(True)
+        yield
+    finally:
+        for p, flag in was:
+            p.requires_grad_(flag)
+
+
+def activation_means(
+    analysis: Analysis, groups: Sequence[Group], moments: Callable[[Tensor], Sequence[Tensor]], data: Iterable[Any]
+) -> dict[str, Tensor]:
+    """Means over the data of functions of the activations that go with each index of each group.
+
+    Activations are taken where they are consumed: at the input of what sums over the axis.
+
+    Returns:
+        group name -> [moments, group size].
+    """
+    places = {g.name: _consumers(analysis, g) for g in groups}
+    wanted = {node for found in places.values() for node, _ in found}
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, float] = {}
+
+    def look(node: fx.Node, value: Any) -> None:
+        if node not in wanted:
+            return
+        for group in groups:
+            for at, dim in places[group.name]:
+                if at is node:
+                    _add(group, dim, moments(value.detach()), analysis, at, sums, counts)
+
+    with evaluating(analysis.model), torch.no_grad():
+        for inputs, _ in batches(data):
+            run(analysis.traced, analysis.traced.state, inputs, look=look)
+    return {name: total / counts[name] for name, total in sums.items()}
+
+
+def _consumers(analysis: Analysis, group: Group) -> list[tuple[fx.Node, int]]:
+    """Where the activations of a group are consumed."""
+    found = []
+    for node, i in dict.fromkeys(analysis.facts.contracted):
+        dims: Any = analysis.facts.dims[node]
+        if node.op != "get_attr" and touches(dims[i].expr, {group.axis}):
+            found.append((node, i))
+    return found or _producers(analysis, group)
+
+
+def _producers(analysis: Analysis, group: Group) -> list[tuple[fx.Node, int]]:
+    for op, _ in reversed(analysis.operations):
+        for i, d in enumerate(analysis.facts.dims[op.node] or []):
+            if isinstance(d, Dim) and touches(d.expr, {group.axis}):
+                return [(op.node, i)]
+    return []
+
+
+def _add(
+    group: Group,
+    dim: int,
+    values: Sequence[Tensor],
+    analysis: Analysis,
+    node: fx.Node,
+    sums: dict[str, Tensor],
+    counts: dict[str, float],
+) -> None:
+    dims: Any = analysis.facts.dims[node]
+    expr = find(dims[dim].expr)
+    rows = [v.double().movedim(dim, 0).flatten(1).sum(1).cpu() if v.dim() > 1 else v.double().cpu() for v in values]
+    total = torch.stack([by_index(group, expr, row) for row in rows])
+    sums[group.name] = sums.get(group.name, torch.zeros_like(total)) + total
+    counts[group.name] = counts.get(group.name, 0.0) + values[0].numel() / group.size

@@ -1,0 +1,341 @@
+"""Captures a network as a graph: exported in evaluation mode, with a dynamic batch where the network allows it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from luthier.errors import TraceError, UsageError
+from luthier.model.program import DEVICE, DTYPE, TRAINING, Leaf, Program, argument_names, outline
+
+CONSTANTS = "constants"
+"""Where tensors live that the network's code makes itself."""
+_TRAINING_ARGUMENT = {
+    "batch_norm": 5, "instance_norm": 5, "dropout": 2, "dropout_": 2, "feature_dropout": 2, "feature_dropout_": 2,
+    "alpha_dropout": 2, "alpha_dropout_": 2, "feature_alpha_dropout": 2, "rrelu": 3, "rrelu_": 3,
+    "lstm": 6, "gru": 6, "rnn_tanh": 6, "rnn_relu": 6,
+}  # fmt: skip
+_DROPPED = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The arguments of one call of the model.
+
+    Example:
+        >>> Inputs.of(torch.zeros(2)).args[0].shape
+        torch.Size([2])
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, inputs: Any) -> Inputs:
+        """Reads a tensor, a tuple of arguments, or a mapping of keyword arguments.
+
+        Raises:
+            UsageError: none of these, or empty.
+        """
+        if isinstance(inputs, Inputs):
+            return inputs
+        if isinstance(inputs, Mapping) and inputs:
+            return cls((), dict(inputs))
+        if isinstance(inputs, list | tuple) and inputs:
+            return cls(tuple(inputs))
+        if isinstance(inputs, torch.Tensor):
+            return cls((inputs,))
+        raise UsageError(
+            "example inputs are needed to capture the network",
+            expected="a tensor, a tuple of arguments or a dict of keyword arguments",
+            got=repr(inputs)[:80],
+        )
+
+    def map(self, change: Any) -> Inputs:
+        """The same arguments with every tensor changed."""
+        args, kwargs = pytree.tree_map_only(torch.Tensor, change, (self.args, self.kwargs))
+        return Inputs(tuple(args), dict(kwargs))
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A captured network.
+
+    Args:
+        program: its graph; nodes carry example values and source lines.
+        state: its tensors by full name, shared with the model.
+        parameters: the names of its parameters.
+        ties: name -> the name whose tensor it shares.
+        transient: names of tensors that are not in ``state_dict``.
+        inputs: the example inputs, as given.
+        batch: example batch of the capture divided by that of ``inputs`` (2 where a batch of one was doubled).
+        dynamic: whether other batch sizes may come.
+    """
+
+    program: Program
+    state: dict[str, torch.Tensor]
+    parameters: tuple[str, ...]
+    ties: dict[str, str]
+    transient: frozenset[str]
+    inputs: Inputs
+    batch: int
+    dynamic: bool
+
+    @property
+    def constants(self) -> frozenset[str]:
+        """The names of tensors that the network's code makes itself."""
+        return frozenset(name for name in self.state if name.startswith(CONSTANTS + ".") and name in self.transient)
+
+
+def trace(model: nn.Module, inputs: Any) -> Traced:
+    """Captures ``model`` as called with ``inputs``; the model itself is left as it was.
+
+    Args:
+        model: any module.
+        inputs: a tensor, a tuple of arguments, or a dict of keyword arguments.
+
+    Raises:
+        TraceError: the network cannot be captured; the message names the line of its code.
+    """
+    given = Inputs.of(inputs)
+    tensors = [t for t in pytree.tree_leaves((given.args, given.kwargs)) if isinstance(t, torch.Tensor) and t.dim()]
+    single = bool(tensors) and all(t.shape[0] == 1 for t in tensors)
+    with evaluating(model):
+        if single:
+            doubled = given.map(lambda t: torch.cat([t, t]) if t.dim() else t)
+            with contextlib.suppress(Exception):
+                return _canonical(model, _export(model, doubled, dynamic=True), given, batch=2)
+        with contextlib.suppress(Exception):
+            return _canonical(model, _export(model, given, dynamic=True), given, batch=1)
+        try:
+            return _canonical(model, _export(model, given, dynamic=False), given, batch=1)
+        except Exception as error:
+            raise _refusal(model, error) from error
+
+
+def _export(model: nn.Module, inputs: Inputs, dynamic: bool) -> torch.export.ExportedProgram:
+    shapes: Any = None
+    if dynamic:
+        auto = {0: torch.export.Dim.AUTO}
+        spec = pytree.tree_map(
+            lambda t: auto if isinstance(t, torch.Tensor) and t.dim() else None, (inputs.args, inputs.kwargs)
+        )
+        names = argument_names(model, inputs.args, inputs.kwargs)
+        shapes = dict(zip(names, [*spec[0], *spec[1].values()], strict=True)) if inputs.kwargs else spec[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=shapes, strict=False)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and plain attention instead of PyTorch's fused fast path; both put back afterwards."""
+    modes = [(m, m.training) for m in model.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        model.eval()
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, mode in modes:
+            module.training = mode
+
+
+def _refusal(model: nn.Module, error: Exception) -> TraceError:
+    return TraceError(
+        f"{type(model).__name__} cannot be captured as a graph",
+        expected="a forward whose control flow does not depend on the values of tensors",
+        got=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error).strip() else ''}",
+        cause=_user_line(error),
+        fix="rewrite that line without data-dependent Python, or work on a part that can be captured: part='backbone'",
+    )
+
+
+def _user_line(error: BaseException) -> str | None:
+    """The innermost frame of the traceback that is not PyTorch's own code."""
+    lines, frame = [], error.__traceback__
+    here = os.path.dirname(__file__)
+    while frame is not None:
+        name = frame.tb_frame.f_code.co_filename
+        if not _is_torch(name) and not name.startswith((here, "<")) and "contextlib" not in name:
+            lines.append(f"{name}:{frame.tb_lineno} in {frame.tb_frame.f_code.co_name}")
+        frame = frame.tb_next
+    return lines[-1] if lines else None
+
+
+def _is_torch(path: str) -> bool:
+    return f"{os.sep}torch{os.sep}" in path
+
+
+def source(node: fx.Node) -> str:
+    """Where in the user's code a node comes from: "file:line", or the node's name.
+
+    Lines of PyTorch's own modules count only where no line of the user's is known.
+    """
+    frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    mine = [f for f in frames if not _is_torch(f[0]) and not f[0].startswith("<")] or frames
+    return f"{mine[-1][0]}:{mine[-1][1]}" if mine else node.name
+
+
+def _canonical(model: nn.Module, exported: torch.export.ExportedProgram, given: Inputs, batch: int) -> Traced:
+    builder = _Builder(exported)
+    graph = builder.build()
+    names = argument_names(model, given.args, given.kwargs)
+    counts = tuple(len(pytree.tree_leaves(value)) for value in (*given.args, *given.kwargs.values()))
+    spec = exported.call_spec.out_spec
+    marked = pytree.tree_unflatten([Leaf(i) for i in range(spec.num_leaves)], spec)
+    program = Program(graph, names, counts, outline(marked))
+    state, ties = _state(model, builder.constants)
+    parameters = tuple(name for name, _ in model.named_parameters(remove_duplicate=False))
+    persistent = set(model.state_dict(keep_vars=True))
+    dynamic = any(_symbolic(n.meta.get("val")) for n in graph.nodes if n.op == "placeholder")
+    transient = frozenset(name for name in state if name not in persistent)
+    return Traced(program, state, parameters, ties, transient, given, batch, dynamic)
+
+
+def _symbolic(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and any(isinstance(s, torch.SymInt) for s in value.shape)
+
+
+def _state(model: nn.Module, constants: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors by name, each once, and the further names of shared ones."""
+    state: dict[str, torch.Tensor] = {}
+    ties: dict[str, str] = {}
+    first: dict[int, str] = {}
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for name, tensor in [*named, *constants.items()]:
+        if id(tensor) in first:
+            if name not in state:
+                ties[name] = first[id(tensor)]
+            continue
+        first[id(tensor)] = name
+        state[name] = tensor
+    return state, ties
+
+
+class _Builder:
+    """Copies an exported graph: state by name, no assertions, no nested graphs, live flags (mode, type, device)."""
+
+    def __init__(self, exported: torch.export.ExportedProgram) -> None:
+        self.exported = exported
+        self.signature = exported.graph_signature
+        self.graph = fx.Graph()
+        self.flags: dict[str, fx.Node] = {}
+        self.constants: dict[str, torch.Tensor] = {}
+        tensors = [t for t in exported.state_dict.values() if t.is_floating_point()]
+        self.dtype = tensors[0].dtype if tensors else torch.get_default_dtype()
+        self.device = tensors[0].device if tensors else torch.device("cpu")
+
+    def build(self) -> fx.Graph:
+        env: dict[fx.Node, Any] = {}
+        used = set(self.signature.user_inputs)
+        placeholders = [n for n in self.exported.graph.nodes if n.op == "placeholder"]
+        self._inputs(placeholders, env, used)
+        self._copy(self.exported.graph_module, env)
+        output = next(iter(reversed(self.exported.graph.nodes)))
+        count = len(self.signature.user_outputs)
+        values = list(output.args[0])[-count:] if count else []
+        self.graph.output(tuple(env[v] if isinstance(v, fx.Node) else v for v in values))
+        return self.graph
+
+    def _inputs(self, placeholders: Sequence[fx.Node], env: dict[fx.Node, Any], used: set[Any]) -> None:
+        sig = self.signature
+        names = {**sig.inputs_to_parameters, **sig.inputs_to_buffers}
+        for node in placeholders:
+            if node.name not in names and node.name not in sig.inputs_to_lifted_tensor_constants:
+                env[node] = self._keep_meta(self.graph.placeholder(node.name), node)
+        for flag in (TRAINING, DTYPE, DEVICE):
+            self.flags[flag] = self.graph.get_attr(flag)
+        for node in placeholders:
+            if node in env or not node.users:
+                continue
+            target = names.get(node.name)
+            if target is None:
+                key = sig.inputs_to_lifted_tensor_constants[node.name]
+                target = f"{CONSTANTS}.{key.replace('.', '_')}"
+                self.constants[target] = self.exported.constants[key]
+            env[node] = self._keep_meta(self.graph.get_attr(target), node)
+
+    def _keep_meta(self, new: fx.Node, old: fx.Node) -> fx.Node:
+        new.meta = {k: old.meta[k] for k in ("val", "stack_trace", "nn_module_stack") if k in old.meta}
+        return new
+
+    def _copy(self, module: fx.GraphModule, env: dict[fx.Node, Any]) -> None:
+        for node in module.graph.nodes:
+            if node.op == "call_function":
+                self._function(module, node, env)
+        for flag in [n for n in self.flags.values() if not n.users and n.graph is self.graph]:
+            if module is self.exported.graph_module:
+                self.graph.erase_node(flag)
+
+    def _function(self, module: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any]) -> None:
+        name = op_name(node)
+        if name in _DROPPED:
+            return
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            env[node] = self._inlined(module, node, env)
+            return
+        source: Any = node.args[0] if node.args else None
+        if name == "getitem" and isinstance(env.get(source), list):
+            env[node] = env[source][node.args[1]]
+            return
+        args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: env[n])
+        target: Any = node.target
+        new = self.graph.call_function(target, tuple(args), dict(kwargs))
+        self._live(name, new, node)
+        env[node] = self._keep_meta(new, node)
+
+    def _inlined(self, module: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any]) -> list[Any]:
+        """Puts a nested graph (no_grad, autocast) in line; what was computed without gradients is detached."""
+        if not str(node.target).startswith(("wrap_with_set_grad_enabled", "wrap_with_autocast")):
+            raise TraceError(f"the operation {node.target} has no plain form", cause=source(node))
+        at = next(i for i, a in enumerate(node.args) if isinstance(a, fx.Node) and a.op == "get_attr")
+        body = getattr(module, str(node.args[at].target))  # type: ignore[union-attr]
+        inner: dict[fx.Node, Any] = {}
+        holes = [n for n in body.graph.nodes if n.op == "placeholder"]
+        for hole, value in zip(holes, node.args[at + 1 :], strict=True):
+            inner[hole] = env[value] if isinstance(value, fx.Node) else value
+        self._copy(body, inner)
+        output = next(iter(reversed(body.graph.nodes)))
+        values = [inner[v] if isinstance(v, fx.Node) else v for v in output.args[0]]
+        return [self._detached(v) for v in values] if node.args[0] is False else values
+
+    def _detached(self, value: Any) -> Any:
+        example = value.meta.get("val") if isinstance(value, fx.Node) else None
+        if not isinstance(example, torch.Tensor) or not example.is_floating_point():
+            return value
+        new = self.graph.call_function(torch.ops.aten.detach.default, (value,))
+        return self._keep_meta(new, value)
+
+    def _live(self, name: str, new: fx.Node, old: fx.Node) -> None:
+        """Arguments that the capture fixed but that the running module decides."""
+        at = _TRAINING_ARGUMENT.get(name)
+        if at is not None and len(new.args) > at and new.args[at] is False:
+            new.update_arg(at, self.flags[TRAINING])
+        line = old.meta.get("stack_trace") or ""
+        if new.kwargs.get("device") == self.device:
+            new.update_kwarg("device", self.flags[DEVICE])
+        if re.search(r"float32|\.float\(|float64|\.double\(", line.strip().rsplit("\n", 1)[-1]):
+            return
+        if new.kwargs.get("dtype") == self.dtype:
+            new.update_kwarg("dtype", self.flags[DTYPE])
+        if name == "to" and len(new.args) > 1 and new.args[1] == self.dtype:
+            new.update_arg(1, self.flags[DTYPE])
+
+
+def op_name(node: fx.Node) -> str:
+    """The plain name of a node's operation: "conv2d" for aten.conv2d.default."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return target._opname
+    return getattr(target, "__name__", str(target))

@@ -1,0 +1,198 @@
+"""The module target: a copy of the user's own module with sliced tensors and the sizes that its classes keep."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from luthier.errors import UsageError
+from luthier.model import Analysis
+from luthier.model.groups import Group
+from luthier.surgery.blueprint import Attributes
+
+_BY_WEIGHT: dict[type[nn.Module], tuple[tuple[str, int], ...]] = {
+    nn.Linear: (("out_features", 0), ("in_features", 1)),
+    nn.Embedding: (("embedding_dim", 1),),
+    nn.PReLU: (("num_parameters", 0),),
+    nn.GroupNorm: (("num_channels", 0),),
+}
+"""Class -> the attributes that are sizes of its weight."""
+
+
+def cut_module(
+    analysis: Analysis, state: Mapping[str, torch.Tensor], groups: Mapping[str, list[int]]
+) -> tuple[nn.Module, Attributes]:
+    """A copy of the model with the given tensors; whether it works is for the caller to check.
+
+    Args:
+        analysis: of the model.
+        state: the sliced tensors.
+        groups: what was cut, to find the sizes that the user's own classes keep.
+
+    Returns:
+        the copy, and the sizes that it keeps where they differ: module path -> attribute -> value.
+    """
+    made = _copied(analysis, state)
+    before = dict(analysis.model.named_modules())
+    for name, module in made.named_modules():
+        _resize(module, before[name])
+    for group, index in groups.items():
+        _own_sizes(made, analysis, analysis.group(group), len(index))
+    return made, {name: found for name, m in made.named_modules() if (found := _changed(m, before[name]))}
+
+
+def _changed(module: nn.Module, before: nn.Module) -> dict[str, Any]:
+    old = vars(before)
+    return {k: v for k, v in vars(module).items() if _is_size(v) and k in old and old[k] != v}
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int or (isinstance(value, tuple | list) and all(type(v) is int for v in value))
+
+
+def place(
+    model: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    ties: Mapping[str, str],
+    constants: Mapping[str, torch.Tensor],
+    attributes: Attributes,
+) -> None:
+    """Gives a freshly built network the tensors and sizes of a stored one, in place.
+
+    Raises:
+        UsageError: the network has no such tensor or module.
+    """
+    made: dict[str, Any] = {}
+    try:
+        for name in [n for n in tensors if n not in constants]:
+            made[name] = _replaced(model, name, tensors[name])
+        for name, source in ties.items():
+            if source in made:
+                _put(model, name, made[source])
+        for path, values in attributes.items():
+            module = model.get_submodule(path)
+            for name, value in values.items():
+                setattr(module, name, tuple(value) if isinstance(value, list) else value)
+    except AttributeError as error:
+        raise UsageError(f"{type(model).__name__} is not the class of the stored network", got=str(error)) from error
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
+
+
+def _replaced(model: nn.Module, name: str, tensor: torch.Tensor) -> Any:
+    path, _, leaf = name.rpartition(".")
+    old = getattr(model.get_submodule(path), leaf)
+    new = nn.Parameter(tensor.clone(), old.requires_grad) if isinstance(old, nn.Parameter) else tensor.clone()
+    _put(model, name, new)
+    return new
+
+
+def _put(model: nn.Module, name: str, value: Any) -> None:
+    path, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(path), leaf, value)
+
+
+def _copied(analysis: Analysis, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """A deep copy whose tensors are the sliced ones from the start, ties included."""
+    model, memo = analysis.model, dict[int, Any]()
+    for name, tensor in analysis.traced.state.items():
+        new = state[name]
+        if isinstance(tensor, nn.Parameter):
+            memo[id(tensor)] = nn.Parameter(new, requires_grad=tensor.requires_grad)
+        else:
+            memo[id(tensor)] = new
+    return copy.deepcopy(model, memo)
+
+
+def _resize(module: nn.Module, before: nn.Module) -> None:
+    """Sets the sizes that PyTorch's own layers keep from the tensors that they now have."""
+    weight: Any = getattr(module, "weight", None)
+    if isinstance(module, nn.modules.conv._ConvNd):
+        _resize_conv(module, weight)
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        known = [t for t in (module.weight, module.running_mean) if t is not None]
+        module.num_features = known[0].shape[0] if known else module.num_features
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm) and weight is not None:
+        module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.RNNBase):
+        _resize_rnn(module)
+    elif isinstance(module, nn.MultiheadAttention):
+        _resize_attention(module, before)
+    elif isinstance(weight, torch.Tensor):
+        _resize_plain(module, weight)
+
+
+def _resize_plain(module: nn.Module, weight: torch.Tensor) -> None:
+    for kind, sizes in _BY_WEIGHT.items():
+        if isinstance(module, kind):
+            for name, dim in sizes:
+                setattr(module, name, weight.shape[dim])
+
+
+def _resize_conv(module: Any, weight: torch.Tensor) -> None:
+    outer, inner = weight.shape[:2]
+    per_group = module.in_channels // module.groups
+    if module.transposed:
+        per_group = module.in_channels // module.groups
+        module.in_channels = outer
+        if module.groups > 1 and outer % module.groups == 0 and inner == module.out_channels // module.groups:
+            module.groups = outer // per_group
+        module.out_channels = inner * module.groups
+        return
+    whole_groups = module.groups > 1 and inner == per_group and outer < module.out_channels
+    if whole_groups:
+        module.groups = outer // (module.out_channels // module.groups)
+    module.out_channels, module.in_channels = outer, inner * module.groups
+
+
+def _resize_rnn(module: Any) -> None:
+    module.input_size = module.weight_ih_l0.shape[1]
+    gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+    module.hidden_size = module.weight_ih_l0.shape[0] // gates
+    if module.proj_size:
+        module.proj_size = module.weight_hr_l0.shape[0]
+    module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
+
+
+def _resize_attention(module: Any, before: Any) -> None:
+    """Heads go whole: the head size stays."""
+    out = module.out_proj.weight
+    if module._qkv_same_embed_dim:
+        module.embed_dim = module.kdim = module.vdim = module.in_proj_weight.shape[1]
+    else:
+        module.embed_dim, module.kdim, module.vdim = (
+            w.shape[1] for w in (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+        )
+    if out.shape[1] == module.embed_dim:
+        module.num_heads = module.embed_dim // before.head_dim
+
+
+def _own_sizes(made: nn.Module, analysis: Analysis, group: Group, left: int) -> None:
+    """Whole numbers of the user's classes that equal a width that was cut, where that width's tensors live.
+
+    A guess, like every guess here checked by running the module: where it is wrong, the graph target is taken.
+    """
+    places = [p.parameter.rpartition(".")[0] for p in group.occurrences]
+    factors = {_whole(p.expr.size, group.size) for p in group.occurrences} | {1}
+    for path in {parent for place in places for parent in _parents(place)}:
+        module = made.get_submodule(path)
+        original = analysis.model.get_submodule(path)
+        if type(module).__module__.startswith("torch.nn"):
+            continue
+        for name, value in vars(original).items():
+            if type(value) is int and any(f and value == f * group.size for f in factors):
+                setattr(module, name, value // group.size * left)
+
+
+def _whole(size: int, part: int) -> int:
+    return size // part if size % part == 0 else 0
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[: len(parts) - 1])] if parts != [""] else []

@@ -1,0 +1,249 @@
+"""Proofs, always on: the cut network against the masked one, operation by operation, in double precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from luthier.errors import CheckError
+from luthier.model import Analysis, Program, axes, cost
+from luthier.model.op import Dim
+from luthier.model.run import call, run
+from luthier.model.trace import Inputs, evaluating
+from luthier.surgery.cut import slice_state
+from luthier.surgery.plan import Plan
+
+EXACT = 1e-9
+"""Largest relative difference of two computations in double precision that are the same in exact arithmetic."""
+SAME = 1e-4
+"""Largest relative difference of two computations in single precision."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One property that was measured.
+
+    Args:
+        name: such as "cut == masked".
+        error: the largest relative difference found.
+        limit: what it must stay below.
+        words: what was compared, and how.
+    """
+
+    name: str
+    error: float
+    limit: float
+    words: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the limit; a NaN is not."""
+        return self.error <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.passed else 'FAIL'} {self.name}: {self.error:.1e} <= {self.limit:.0e} ({self.words})"
+
+
+def demand(proofs: Sequence[Proof]) -> tuple[Proof, ...]:
+    """The proofs, if all of them hold.
+
+    Raises:
+        CheckError: one does not.
+    """
+    for proof in proofs:
+        if not proof.passed:
+            raise CheckError(
+                f"the proof {proof.name!r} failed: {proof.words}",
+                expected=f"an error of at most {proof.limit:.0e}",
+                got=f"{proof.error:.3e}",
+                cause="an operation of this network does more to its dimensions than its rule says",
+                fix="report the network; until then protect the modules around the cut",
+            )
+    return tuple(proofs)
+
+
+def verify(analysis: Analysis, plan: Plan, program: Program, copies: Mapping[fx.Node, fx.Node]) -> list[Proof]:
+    """Compares a cut graph with the masked original on the example inputs.
+
+    Masked means: the original with the removed elements of every parameter zeroed, biases and shifts too, so
+    that a removed channel emits nothing; a normalisation over cut features takes its statistics over what is
+    left. Both run in float64, and the cut one's operations are counted.
+
+    Args:
+        analysis: of the original.
+        plan: what stays.
+        program: the cut graph.
+        copies: from each original node to its copy in the cut graph.
+    """
+    traced = analysis.traced
+    inputs = doubled(traced.inputs)
+    cut_state = {n: t.detach() for n, t in slice_state(_wide(traced.state), plan).items()}
+    masked = masked_state(analysis, plan)
+    keep = cost.keep_axes(analysis, plan.groups)
+    wide, widened = _in_double(traced.program), _in_double(program, copies)
+    with torch.no_grad():
+        with cost.counting() as after:
+            got = run(traced, cut_state, inputs, program=widened.program)
+        survivors = _Survivors(analysis, keep, wide, widened, copies)
+        with cost.counting() as before:
+            expected = run(traced, masked, inputs, program=wide.program, step=survivors)
+    saved = (before.get_total_flops() - after.get_total_flops()) // 2
+    predicted = plan.macs[0] - plan.macs[1]
+    return [
+        Proof("cut == masked", difference(got, expected), EXACT, "float64, removed elements zeroed, biases too"),
+        Proof(
+            "predicted cost == counted cost",
+            abs(saved - predicted) / max(plan.macs[0], 1),
+            0.0,
+            f"{predicted:,} MACs saved by prediction, {saved:,} by PyTorch's counter",
+        ),
+    ]
+
+
+def faithful(analysis: Analysis) -> Proof:
+    """Whether the captured graph computes what the model does."""
+    traced = analysis.traced
+    with torch.no_grad():
+        graph = run(traced, {n: t.detach().clone() for n, t in traced.state.items()}, _copied(traced.inputs))
+    model = module_outputs(analysis.model, _copied(traced.inputs))
+    return Proof("graph == model", difference(graph, model), SAME, "the captured graph on the example inputs")
+
+
+def module_outputs(model: nn.Module, inputs: Inputs) -> list[Any]:
+    """A module's outputs in evaluation mode, flat; its mode is put back."""
+    with evaluating(model), torch.no_grad():
+        return flat(model(*inputs.args, **inputs.kwargs))
+
+
+def flat(value: Any) -> list[Any]:
+    """The leaves of a nested result; a dataclass counts by its fields."""
+    leaves = pytree.tree_leaves(value)
+    if len(leaves) == 1 and leaves[0] is value and hasattr(value, "__dict__") and not isinstance(value, torch.Tensor):
+        return flat([v for v in vars(value).values() if v is not None])
+    return list(leaves)
+
+
+def difference(a: Sequence[Any], b: Sequence[Any]) -> float:
+    """The largest difference of two results, relative to the larger entries of the second; infinite if shapes differ.
+
+    Example:
+        >>> difference([torch.tensor([1.0, 2.0])], [torch.tensor([1.0, 4.0])])
+        0.5
+    """
+    xs, ys = ([t for t in side if isinstance(t, torch.Tensor)] for side in (a, b))
+    if [t.shape for t in xs] != [t.shape for t in ys]:
+        return math.inf
+    return max((_relative(x, y) for x, y in zip(xs, ys, strict=True) if x.numel()), default=0.0)
+
+
+def _relative(x: torch.Tensor, y: torch.Tensor) -> float:
+    if not y.is_floating_point():
+        return float(not torch.equal(x, y))
+    same = (x == y) | (x.isnan() & y.isnan())
+    if bool(same.all()):
+        return 0.0
+    finite = y.abs().masked_fill(~y.isfinite(), 0.0).max()
+    gap = (x.double() - y.double()).abs().masked_fill(same, 0.0).max()
+    return float(gap / finite.double().clamp_min(1e-12))
+
+
+def masked_state(analysis: Analysis, plan: Plan) -> dict[str, torch.Tensor]:
+    """Original shapes in float64, the removed elements of parameters zeroed. Buffers and constants stay."""
+    out = _wide(analysis.traced.state)
+    for name, dims in plan.kept.items():
+        if name in out:
+            for i, index in enumerate(dims):
+                if index is not None:
+                    gone = torch.ones(out[name].shape[i], dtype=torch.bool)
+                    gone[index] = False
+                    out[name].index_fill_(i, gone.nonzero().flatten(), 0)
+    return out
+
+
+def _wide(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {
+        n: t.detach().to("cpu", torch.float64, copy=True) if t.is_floating_point() else t.detach().clone()
+        for n, t in state.items()
+    }
+
+
+def doubled(inputs: Inputs) -> Inputs:
+    """The inputs in float64."""
+    return inputs.map(lambda t: t.detach().double() if t.is_floating_point() else t.detach().clone())
+
+
+def _copied(inputs: Inputs) -> Inputs:
+    return inputs.map(lambda t: t.detach().clone())
+
+
+@dataclass(frozen=True)
+class _Wide:
+    """A program whose fixed floating types are all float64, and where each node went."""
+
+    program: Program
+    node: Mapping[fx.Node, fx.Node]
+
+
+def _in_double(program: Program, origin: Mapping[fx.Node, fx.Node] | None = None) -> _Wide:
+    graph, made = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in program.graph.nodes:
+        new = graph.node_copy(node, lambda n: made[n])
+        new.args, new.kwargs = pytree.tree_map_only(torch.dtype, _widest, (new.args, new.kwargs))
+        made[node] = new
+    return _Wide(Program(graph, program.arguments, program.leaves, program.output), made)
+
+
+def _widest(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype.is_floating_point else dtype
+
+
+class _Survivors:
+    """Computes normalisations of the masked network over what is left: slice, compute as the cut one does, put back."""
+
+    def __init__(
+        self, analysis: Analysis, keep: axes.Keep, wide: _Wide, cut: _Wide, copies: Mapping[fx.Node, fx.Node]
+    ) -> None:
+        self.keep, self.dims = keep, analysis.facts.dims
+        self.pairs = {
+            wide.node[n]: (n, cut.node[copies[n]])
+            for n in analysis.facts.statistics
+            if any(self._cut(d) for source in n.all_input_nodes for d in self._of(source))
+        }
+        self.back = {new: old for old, new in wide.node.items()}
+
+    def _of(self, node: fx.Node) -> list[Dim]:
+        return [d for d in self.dims.get(node) or [] if isinstance(d, Dim)]
+
+    def _cut(self, d: Dim) -> bool:
+        return axes.touches(d.expr, set(self.keep))
+
+    def __call__(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+        if node not in self.pairs:
+            return NotImplemented
+        original, twin = self.pairs[node]
+        sliced = {}
+        for mine, its in zip(node.all_input_nodes, twin.all_input_nodes, strict=True):
+            sliced[its] = self._slice(values[mine], self._of(self.back[mine]))
+        return self._put_back(call(twin, sliced), self.dims[original])
+
+    def _slice(self, value: Any, dims: list[Dim]) -> Any:
+        for i, d in enumerate(dims):
+            if self._cut(d):
+                value = value.index_select(i, torch.from_numpy(axes.kept(d.expr, self.keep)))
+        return value
+
+    def _put_back(self, value: Any, dims: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [self._put_back(v, d) for v, d in zip(value, dims, strict=True)]
+        for i, d in enumerate(dims):
+            if self._cut(d):
+                shape = [*value.shape[:i], d.size, *value.shape[i + 1 :]]
+                full = value.new_zeros(shape)
+                value = full.index_copy_(i, torch.from_numpy(axes.kept(d.expr, self.keep)), value)
+        return value

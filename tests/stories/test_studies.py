@@ -301,13 +301,22 @@ def test_a_killed_worker_costs_one_trial_and_dies_with_its_children(tmp_path):
     assert all("SIGKILL" in cause for cause in failed)
 
 
-def test_workers_die_with_a_killed_driver(tmp_path):
-    process = begin(tmp_path, workers=2)
-    wait_for(lambda: len(rows(tmp_path / "s.db")) > 5)
+@pytest.mark.parametrize("busy", ["time.sleep(600)", "re.match('(a+)+b', 'a' * 60)"], ids=["asleep", "holding the GIL"])
+def test_busy_workers_die_with_a_killed_driver(tmp_path, busy):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import re, sys, time, luthier as lt\n"
+        f"lt.tune(lambda t: {busy}, lt.Space(x=lt.Float(0, 1)), minimize='loss', algorithm='random', trials=9,"
+        " workers=2, store=sys.argv[1], name='n', progress=False)\n"
+    )
+    process = subprocess.Popen([sys.executable, script, tmp_path / "s.db"])
+    wait_for(lambda: len(rows(tmp_path / "s.db")) == 2)
+    time.sleep(0.5)
     workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    assert len([pid for pid in workers if alive(pid)]) == 2
     process.kill()
     process.wait()
-    wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in workers))
+    wait_for(lambda: not any(alive(pid) for pid in workers))
 
 
 def alive(pid: str) -> bool:

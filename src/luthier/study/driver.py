@@ -79,8 +79,8 @@ class Driver:
 
     @property
     def interrupted(self) -> bool:
-        """Whether Ctrl-C ended the run."""
-        return self._interrupts.count > 0
+        """Whether Ctrl-C ended the run before its budget did."""
+        return self._interrupts.count > 0 and not self._satisfied()
 
     @property
     def spent(self) -> float:
@@ -157,7 +157,13 @@ class Driver:
 
     def _ends(self) -> bool:
         """Whether no more trials start."""
-        return self._enough or self._exhausted or self.interrupted or self._late()
+        return self._satisfied() or self._interrupts.count > 0
+
+    def _satisfied(self) -> bool:
+        """Whether the budget is used up."""
+        total = self._settings.budget.trials
+        full = total is not None and self._ledger.finished >= total
+        return full or self._enough or self._exhausted or self._late()
 
     def _late(self) -> bool:
         timeout = self._settings.budget.timeout

@@ -126,6 +126,13 @@ class Publisher:
         write_json(point.path / "metrics.json", done.to_json())
         return done
 
+    def tidy(self, points: Sequence[Point]) -> None:
+        """Removes folders of points that are no longer on the front, and drafts of runs that were killed."""
+        kept = {point.path for point in points}
+        for folder in (*self.out.glob("point-*"), *self.out.glob(".point-*.tmp")):
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
 
 def _onnx_check(onnx: OnnxCheck) -> Proof:
     sizes = ", ".join(map(str, onnx.batch_sizes))

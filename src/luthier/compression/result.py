@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -108,57 +109,54 @@ def number(value: float) -> str:
 
 
 def front_table(dense: Point, front: Sequence[Point], best: Point | None, batch_size: int) -> Table:
-    """Every point's metrics and costs, each as value and as ratio to dense."""
+    """Every point's metrics and costs, each as value and, below it, as ratio to dense. Fits 80 columns."""
     data = "test" if dense.test else "validation"
     table = Table(
-        title=f"Pareto front ({data} data; latency: ONNX Runtime, 1 thread, batch {batch_size}, "
-        "median [95 % interval], x = ratio to dense)",
+        title=f"Pareto front, {data} data; below each value its ratio to dense. Latency: ONNX Runtime, 1 thread, "
+        f"batch {batch_size}, median, ± half its 95 % interval",
         title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
     table.add_column("point", no_wrap=True)
-    for name in dense.metrics:
-        table.add_column(name.replace("_", " "), justify="right")
-    for name in ("parameters", "MACs", "bytes"):
-        table.add_column(name, justify="right")
-    table.add_column("latency ms", justify="right")
-    table.add_column("latency x", justify="right")
+    for name in (*dense.metrics, "params", "MACs", "bytes", "ms", "±"):
+        table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
     for point in (dense, *front):
-        style = "bold green" if best is not None and point.trial == best.trial else "dim" if point is dense else ""
-        table.add_row(*_cells(point, dense, is_best=best is not None and point.trial == best.trial), style=style)
+        is_best = best is not None and point.trial == best.trial
+        table.add_row(*_cells(point, dense, is_best), style="bold green" if is_best else "", end_section=True)
     return table
 
 
 def _cells(point: Point, dense: Point, is_best: bool) -> list[str]:
-    mark = " *" if is_best else ""
-    cells = [f"{point.name}{mark}\n{point.kind}"]
+    cells = [f"{point.name}{' *' if is_best else ''}\n{point.kind}"]
     for name, value in point.metrics.items():
-        cells.append(f"{value:.4f}\n{_ratio(value, dense.metrics[name])}")
-    cells += [f"{number(point.cost[n])}\n{point.ratio[n]:.2f} x" for n in COUNTS]
-    c, r = point.cost, point.ratio
-    cells.append(f"{c['latency_ms']:.3f}\n[{c['latency_low']:.3f}, {c['latency_high']:.3f}]")
-    cells.append(f"{r['latency']:.3f}\n[{r['latency_low']:.3f}, {r['latency_high']:.3f}]")
+        reference = dense.metrics[name]
+        cells.append(f"{value:.4f}\n{value / reference:.3f}x" if reference else f"{value:.4f}")
+    cells += [f"{number(point.cost[n])}\n{point.ratio[n]:.3f}x" for n in COUNTS]
+    cells.append(f"{point.cost['latency_ms']:.3f}\n{point.ratio['latency']:.3f}x")
+    cells.append(f"{_spread(point.cost, 'latency_ms')}\n{_spread(point.ratio, 'latency')}")
     return cells
 
 
-def _ratio(value: float, reference: float) -> str:
-    return f"{value / reference:.3f} x" if reference else ""
+def _spread(values: Mapping[str, float], name: str) -> str:
+    """Half the width of a median's interval, in percent of it."""
+    return f"{(values['latency_high'] - values['latency_low']) / 2 / values[name]:.1%}"
 
 
 def proof_table(points: Sequence[Point]) -> Table:
-    """Every point's proofs."""
-    table = Table(title="Proofs", title_justify="left")
-    table.add_column("point", no_wrap=True)
-    names = list(dict.fromkeys(check.name for point in points for check in point.checks))
-    for name in names:
-        table.add_column(name, justify="right")
-    for point in points:
-        by_name = {check.name: check for check in point.checks}
-        table.add_row(point.name, *(_proof(by_name.get(name)) for name in names))
+    """Each proof, with the worst error over all points."""
+    table = Table(
+        title=f"Proofs, the worst of {len(points)} file{'s' * (len(points) != 1)}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for name in ("", "proof", "error", "limit"):
+        table.add_column(name, justify="right" if name in ("error", "limit") else "left", no_wrap=True)
+    table.add_column("how", style="dim")
+    for name in dict.fromkeys(check.name for point in points for check in point.checks):
+        checks = [check for point in points for check in point.checks if check.name == name]
+        worst = max(checks, key=lambda check: (not check.passed, check.error))
+        word = Text("ok", style="green") if worst.passed else Text("FAILED", style="bold red")
+        table.add_row(word, name, f"{worst.error:.1e}", f"{worst.limit:.0e}", worst.words)
     return table
-
-
-def _proof(check: Proof | None) -> Text:
-    if check is None:
-        return Text("-")
-    word = "ok" if check.passed else "FAILED"
-    return Text(f"{word}  {check.error:.1e} <= {check.limit:.0e}", style="green" if check.passed else "bold red")

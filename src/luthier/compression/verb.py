@@ -112,6 +112,10 @@ class Run:
 
     def result(self, trials: int, timeout: float | None, workers: int) -> Result:
         """Runs every step that is not done yet."""
+        done = self._finished(trials)
+        if done is not None:
+            self.console.print(f"[bold]Done[/]     {trials} trials, earlier; nothing left to do", highlight=False)
+            return done
         line = Line(self._dense(), self.task, self.settings.batch_size, self.settings.multiple)
         onnx = self._dense_onnx(line)
         plans = self._plans(line, onnx.path)
@@ -119,6 +123,16 @@ class Run:
         if study.interrupted:
             raise KeyboardInterrupt
         return self._finish(line, study, onnx)
+
+    def _finished(self, trials: int) -> Result | None:
+        """The outcome of an earlier run of as many trials, if it is whole."""
+        content = self.out / "run.json"
+        if not content.is_file() or not (self.out / "report.html").is_file():
+            return None
+        old = json.loads(content.read_text())
+        if old.get("version") != VERSION or len(old["trials"]) < trials:
+            return None
+        return read_result(old, self.out)
 
     def _dense(self) -> nn.Module:
         """The trained network: as given, or trained by the recipe and kept."""
@@ -196,12 +210,7 @@ class Run:
         )
 
     def _finish(self, line: Line, study: Study, onnx: OnnxCheck) -> Result:
-        report = self.out / "report.html"
         front = study.front
-        state = {"version": VERSION, "trials": [t.number for t in study.trials if t.finished]}
-        done = self.out / "run.json"
-        if done.is_file() and report.is_file() and (old := json.loads(done.read_text())).get("state") == state:
-            return read_result(old, self.out)
         publisher = Publisher(line, self.task, self.out, self.out / "trials")
         points: list[Point] = []
         for trial in front:
@@ -210,7 +219,7 @@ class Run:
         dense, *points = [publisher.tested(p) for p in publisher.timed(publisher.dense(onnx), points)]
         best = choose(points, dense, self.budget, self.task)
         content = {
-            "state": state,
+            "version": VERSION,
             "title": type(self.model).__name__,
             "settings": {**asdict(self.settings), "budget": self.budget.to_json()},
             "metric": {"name": self.task.main.name, "direction": self.task.main.direction},
@@ -221,7 +230,8 @@ class Run:
             "trials": [_row(t, study) for t in study.trials],
         }
         write_json(done, content)
-        report.write_text(run_page(content), encoding="utf-8")
+        publisher.tidy(points)
+        (self.out / "report.html").write_text(run_page(content), encoding="utf-8")
         return read_result(content, self.out)
 
 

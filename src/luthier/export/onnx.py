@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import os
@@ -97,7 +98,7 @@ def write_onnx(module: nn.Module, path: Path, example: tuple[Tensor, ...]) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [f"input_{i}" for i in range(len(example))] if len(example) > 1 else ["input"]
     traced = tuple(two_of(x) for x in example)
-    shapes = tuple({0: torch.export.Dim("batch", min=1)} for _ in example)
+    shapes = _as_called(module, [{0: torch.export.Dim("batch", min=1)} for _ in example])
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -118,6 +119,15 @@ def write_onnx(module: nn.Module, path: Path, example: tuple[Tensor, ...]) -> No
             cause=next((line for line in str(error).splitlines() if line.strip()), type(error).__name__),
             fix="keep forward() free of data-dependent control flow and of a fixed batch size",
         ) from error
+
+
+def _as_called(module: nn.Module, per_input: list[Any]) -> tuple[Any, ...]:
+    """What belongs to each input, nested as ``forward`` takes them: those that fall to ``*args`` in a tuple."""
+    kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(per_input)
+    first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*per_input[:first], tuple(per_input[first:]))
 
 
 def two_of(x: Tensor) -> Tensor:

@@ -229,7 +229,7 @@ class Run:
             "note": note(best, dense, self.budget, self.task),
             "trials": [_row(t, study) for t in study.trials],
         }
-        write_json(done, content)
+        write_json(self.out / "run.json", content)
         publisher.tidy(points)
         (self.out / "report.html").write_text(run_page(content), encoding="utf-8")
         return read_result(content, self.out)

@@ -51,11 +51,15 @@ class Analysis:
 
     @cached_property
     def frozen(self) -> list[tuple[str, int, Frozen]]:
-        """What stays whole: (parameter, dimension, why)."""
+        """The dimensions of which nothing can go: (parameter, dimension, why)."""
         found = []
         for name in self.parameters:
             for i, dim in enumerate(self.state[name]):
-                whys = [a.why for a in axes.leaves(dim.expr) if a.why is not None and a.size > 1]
+                whys = (
+                    []
+                    if axes.is_free(dim.expr)
+                    else [a.why for a in axes.leaves(dim.expr) if a.why is not None and a.size > 1]
+                )
                 found += [(name, i, why) for why in whys[:1] if isinstance(why, Frozen)]
         return found
 

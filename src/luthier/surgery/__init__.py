@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from luthier import importance
 from luthier.allocate import Allocation, Ratio, Rounding
 from luthier.allocate import allocate as allocate_widths
 from luthier.errors import CheckError, UsageError
 from luthier.importance import Criterion, Evidence
-from luthier.model import Analysis, Coverage, analyse
+from luthier.model import Analysis, Coverage, Rebuilt, analyse
 from luthier.model.cost import KeepByName
 from luthier.surgery.blueprint import Attributes, Blueprint
 from luthier.surgery.cut import cut_program, rebuild, slice_state
@@ -82,7 +82,7 @@ def cut(model: nn.Module, analysis: Analysis, keep: KeepByName, *, target: str =
     demand(proofs)
     state = slice_state(analysis.traced.state, plan)
     graph = rebuild(analysis, program, state).train(model.training)
-    made, why = (None, "asked for") if target == "graph" else _module(analysis, plan, graph)
+    made, why = (None, "asked for") if target == "graph" else _module(analysis, plan, graph, copies)
     if made is None:
         if target == "module":
             raise CheckError("the model's own class cannot be sliced", cause=why, fix="target='graph'")
@@ -93,11 +93,15 @@ def cut(model: nn.Module, analysis: Analysis, keep: KeepByName, *, target: str =
     return Pruned(module, plan, analysis.coverage, (*proofs, proof), "module", why, blueprint)
 
 
-def _module(analysis: Analysis, plan: Plan, graph: nn.Module) -> tuple[tuple[Proof, nn.Module, Attributes] | None, str]:
+def _module(
+    analysis: Analysis, plan: Plan, graph: nn.Module, copies: Mapping[fx.Node, fx.Node]
+) -> tuple[tuple[Proof, nn.Module, Attributes] | None, str]:
     """The user's own class, if slicing it gives what the cut graph gives."""
     traced = analysis.traced
+    if isinstance(analysis.model, Rebuilt):
+        return None, "the model runs a captured graph already"
     try:
-        module, attributes = cut_module(analysis, slice_state(traced.state, plan), plan.groups)
+        module, attributes = cut_module(analysis, slice_state(traced.state, plan), plan.groups, copies)
         got = module_outputs(module, traced.inputs)
     except Exception as error:
         return None, f"the sliced {type(analysis.model).__name__} does not run: {_short(error)}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from luthier.errors import UsageError
 from luthier.model import Analysis
@@ -18,13 +18,15 @@ _BY_WEIGHT: dict[type[nn.Module], tuple[tuple[str, int], ...]] = {
     nn.Linear: (("out_features", 0), ("in_features", 1)),
     nn.Embedding: (("embedding_dim", 1),),
     nn.PReLU: (("num_parameters", 0),),
-    nn.GroupNorm: (("num_channels", 0),),
 }
 """Class -> the attributes that are sizes of its weight."""
 
 
 def cut_module(
-    analysis: Analysis, state: Mapping[str, torch.Tensor], groups: Mapping[str, list[int]]
+    analysis: Analysis,
+    state: Mapping[str, torch.Tensor],
+    groups: Mapping[str, list[int]],
+    copies: Mapping[fx.Node, fx.Node],
 ) -> tuple[nn.Module, Attributes]:
     """A copy of the model with the given tensors; whether it works is for the caller to check.
 
@@ -32,14 +34,16 @@ def cut_module(
         analysis: of the model.
         state: the sliced tensors.
         groups: what was cut, to find the sizes that the user's own classes keep.
+        copies: from each node of the original graph to the cut one's.
 
     Returns:
         the copy, and the sizes that it keeps where they differ: module path -> attribute -> value.
     """
     made = _copied(analysis, state)
     before = dict(analysis.model.named_modules())
+    counts = _group_counts(analysis, copies)
     for name, module in made.named_modules():
-        _resize(module, before[name])
+        _resize(module, before[name], counts.get(name))
     for group, index in groups.items():
         _own_sizes(made, analysis, analysis.group(group), len(index))
     return made, {name: found for name, m in made.named_modules() if (found := _changed(m, before[name]))}
@@ -109,11 +113,14 @@ def _copied(analysis: Analysis, state: Mapping[str, torch.Tensor]) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def _resize(module: nn.Module, before: nn.Module) -> None:
+def _resize(module: nn.Module, before: nn.Module, groups: int | None) -> None:
     """Sets the sizes that PyTorch's own layers keep from the tensors that they now have."""
     weight: Any = getattr(module, "weight", None)
     if isinstance(module, nn.modules.conv._ConvNd):
-        _resize_conv(module, weight)
+        _resize_conv(module, weight, groups or module.groups)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_groups = groups or module.num_groups
+        module.num_channels = weight.shape[0] if weight is not None else module.num_channels
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         known = [t for t in (module.weight, module.running_mean) if t is not None]
         module.num_features = known[0].shape[0] if known else module.num_features
@@ -121,6 +128,8 @@ def _resize(module: nn.Module, before: nn.Module) -> None:
         module.normalized_shape = tuple(weight.shape)
     elif isinstance(module, nn.RNNBase):
         _resize_rnn(module)
+    elif isinstance(module, nn.RNNCellBase):
+        module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
     elif isinstance(module, nn.MultiheadAttention):
         _resize_attention(module, before)
     elif isinstance(weight, torch.Tensor):
@@ -134,20 +143,24 @@ def _resize_plain(module: nn.Module, weight: torch.Tensor) -> None:
                 setattr(module, name, weight.shape[dim])
 
 
-def _resize_conv(module: Any, weight: torch.Tensor) -> None:
-    outer, inner = weight.shape[:2]
-    per_group = module.in_channels // module.groups
-    if module.transposed:
-        per_group = module.in_channels // module.groups
-        module.in_channels = outer
-        if module.groups > 1 and outer % module.groups == 0 and inner == module.out_channels // module.groups:
-            module.groups = outer // per_group
-        module.out_channels = inner * module.groups
-        return
-    whole_groups = module.groups > 1 and inner == per_group and outer < module.out_channels
-    if whole_groups:
-        module.groups = outer // (module.out_channels // module.groups)
-    module.out_channels, module.in_channels = outer, inner * module.groups
+def _resize_conv(module: Any, weight: torch.Tensor, groups: int) -> None:
+    first, second = weight.shape[:2]
+    module.groups = groups
+    sizes = (first, second * groups) if module.transposed else (second * groups, first)
+    module.in_channels, module.out_channels = sizes
+
+
+def _group_counts(analysis: Analysis, copies: Mapping[fx.Node, fx.Node]) -> dict[str, int]:
+    """Module path -> the number of groups that its convolution or normalisation is left with."""
+    at = {"group_norm": 1, **{f"conv{t}{n}d": 6 for t in ("", "_transpose") for n in (1, 2, 3)}}
+    found = {}
+    for op, _ in analysis.operations:
+        stack = op.node.meta.get("nn_module_stack")
+        if op.name in at and stack and len(op.node.args) > at[op.name]:
+            path = str(list(stack.values())[-1][0]).split("@")[0]
+            value: Any = copies[op.node].args[at[op.name]]
+            found[path] = int(value)
+    return found
 
 
 def _resize_rnn(module: Any) -> None:

@@ -23,10 +23,11 @@ def per_channel(op: Op) -> Dims:
     affine = [op.dims(a) for a in op.node.args[1:3] if isinstance(a, fx.Node)]
     for other in [*affine, *(op.dims(a) for a in op.node.args[3:5] if isinstance(a, fx.Node))]:
         op.unify(channel, other[0])
-    if op.name == "instance_norm":
-        for d in x[2:]:
+    if op.arg(5) is True:
+        for d in [*x[2:], *(x[:1] if op.name == "batch_norm" else [])]:
             op.freeze(d, "positions that are averaged over")
-        zero = all(a[0].zero for a in affine) if affine else channel.zero
+    if op.name == "instance_norm" and not affine:
+        zero = channel.zero
     else:
         zero = len(affine) == 2 and all(a[0].zero for a in affine)
     return [x[0], Dim(channel.expr, zero), *x[2:]]

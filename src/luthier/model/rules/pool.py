@@ -36,27 +36,15 @@ def positions(op: Op) -> Result:
     return outs if isinstance(op.node.meta["val"], tuple | list) else outs[0]
 
 
-def pad(op: Op) -> Dims:
-    """A padded dimension is held; so is what is added to it."""
+def grid_sampler(op: Op) -> Dims:
+    """Positions are looked up; channels pass."""
     x = op.dims(op.arg(0))
-    out: Dims = []
-    for d, s in zip(x, op.shape, strict=True):
-        if d.size == s:
-            out.append(d)
-        else:
-            op.freeze(d, "padding")
-            out.append(op.fixed(s, "padding"))
-    fill = op.arg(2 if op.name == "constant_pad_nd" else 3, "value", 0)
-    return [Dim(d.expr, d.zero and not fill) for d in out]
+    for d in [*x[2:], *op.dims(op.arg(1))]:
+        op.freeze(d, "positions that are looked up")
+    return [*x[:2], *(op.fixed(s) for s in op.shape[2:])]
 
 
 RULES = {
     **{name: Rule(positions) for name in _KINDS},
-    **{
-        name: Rule(pad)
-        for name in (
-            "constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
-            "replication_pad1d", "replication_pad2d", "replication_pad3d",
-        )
-    },
-}  # fmt: skip
+    **{name: Rule(grid_sampler) for name in ("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")},
+}

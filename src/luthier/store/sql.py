@@ -41,9 +41,9 @@ _PATIENCE = 60.0  # seconds of silence after which a driver elsewhere counts as 
 class Sql:
     """Keeps studies in a database through SQLAlchemy Core.
 
-    SQLite runs in WAL mode with synchronous=NORMAL: what a call has written survives any death of any
-    process; a power cut can cost the last moments, never the file. Every write checks the lease in the
-    same transaction, so that a driver that was replaced can write no more.
+    SQLite runs in WAL mode with synchronous=FULL: what a call has written survives the death of any
+    process and a power cut. Every write checks the lease in the same transaction, so that a driver that
+    was replaced can write no more.
 
     Args:
         url: as SQLAlchemy has it; a password in it never reaches a message.
@@ -247,7 +247,7 @@ def _engine(url: URL) -> Any:
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions begin where _begin_sqlite says so
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 

@@ -136,6 +136,7 @@ def _drive(settings: Settings, place: Place, name: str | None, progress: Progres
         )
         study.ender = driver.stop
         driver.drive()
+        study.ender = None
         study.interrupted = driver.interrupted
         return study
     finally:

@@ -43,6 +43,10 @@ class Study:
     ender: Callable[[], None] | None = field(default=None, repr=False)
     scratch: object = field(default=None, repr=False)  # keeps a temporary folder alive
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickled copy keeps: everything but the ways to a live driver and to a temporary folder."""
+        return {**self.__dict__, "ender": None, "scratch": None}
+
     def __repr__(self) -> str:
         return f"Study({self.name!r}, {len(self.ledger)} trials)"
 

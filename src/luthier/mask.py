@@ -51,11 +51,13 @@ class Masked:
         model: a new module; the original is untouched.
         masks: parameter name -> boolean tensor, True where kept.
         skipped: parameter name -> why it has no mask.
+        order: the original's parameters, in its order.
     """
 
     model: nn.Module
     masks: Mapping[str, Tensor]
     skipped: Mapping[str, str]
+    order: tuple[str, ...]
 
     @property
     def sparsity(self) -> float:
@@ -70,6 +72,9 @@ class Masked:
             owner, leaf = _owner(plain, name)
             if parametrize.is_parametrized(owner, leaf):
                 parametrize.remove_parametrizations(owner, leaf, leave_parametrized=True)
+        for path, owner in plain.named_modules():
+            mine = [name.rpartition(".")[2] for name in self.order if name.rpartition(".")[0] == path]
+            owner._parameters.update({leaf: owner._parameters.pop(leaf) for leaf in mine if leaf in owner._parameters})
         return plain
 
     def bytes(self) -> dict[str, int]:
@@ -295,7 +300,7 @@ def prune_weights(
     masks, odd = choose({name: scores[name] for name in names}, how, amount, scope)
     masked = copy.deepcopy(source)
     apply_masks(masked, masks)
-    return Masked(masked, masks, {**skipped, **odd})
+    return Masked(masked, masks, {**skipped, **odd}, tuple(name for name, _ in source.named_parameters()))
 
 
 class GradualPruning:

@@ -23,7 +23,8 @@ from luthier.task import Task
 from luthier.train import Recipe, validate
 
 CRITERIA = ("l1", "l2", "activation", "taylor")
-_SLACK = 1.1  # a predicted latency may be this much over the budget: predictions err, measurements decide
+_SLACK = 1.08  # a predicted cost may be this much over the budget: predictions err, measurements decide
+_SAFE = 0.94  # a first guess should be this much under it
 _PROBES = (0.3, 0.6)
 
 
@@ -76,14 +77,18 @@ class Plans:
     def costs(self, by_family: Mapping[str, float]) -> dict[str, float]:
         """Predicted ratios to dense; bytes go with parameters."""
         shares = self.line.predicted(self.line.widths(by_family))
-        latency = self.table.predict(shares["macs"]) / _SLACK
-        return {**shares, "bytes": shares["parameters"] / _SLACK, "latency": latency}
+        return {**shares, "bytes": shares["parameters"], "latency": self.table.predict(shares["macs"])}
+
+    def _meets(self, by_family: Mapping[str, float], slack: float) -> bool:
+        costs = self.costs(by_family)
+        loose = {name: costs[name] / (slack if name in ("latency", "bytes") else 1.0) for name in costs}
+        return self.budget.meets(loose)
 
     def within_budget(self, params: Params) -> bool:
         """Whether a plan may meet the budget."""
         ratios = tuple(params[name_of(family)] for family in self.line.families)
         if ratios not in self.known:
-            self.known[ratios] = self.budget.meets(self.costs(dict(zip(self.line.families, ratios, strict=True))))
+            self.known[ratios] = self._meets(dict(zip(self.line.families, ratios, strict=True)), _SLACK)
         return self.known[ratios]
 
     def uniform(self, max_ratio: float) -> float:
@@ -92,9 +97,10 @@ class Plans:
         Raises:
             BudgetError: not even the largest ratio does.
         """
-        for ratio in np.linspace(0.05, max_ratio, 35):
-            if self.budget.meets(self.costs(dict.fromkeys(self.line.families, float(ratio)))):
-                return float(ratio)
+        for slack in (_SAFE, 1.0):
+            for ratio in np.linspace(0.05, max_ratio, 35):
+                if self._meets(dict.fromkeys(self.line.families, float(ratio)), slack):
+                    return float(ratio)
         costs = self.costs(dict.fromkeys(self.line.families, max_ratio))
         missed = next(n for n, limit in self.budget.costs.items() if costs[n] > limit)
         reached = self.table.latency[0] if missed == "latency" else costs[missed]

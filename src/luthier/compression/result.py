@@ -116,6 +116,7 @@ def front_table(dense: Point, front: Sequence[Point], best: Point | None, batch_
         f"batch {batch_size}, median, ± half its 95 % interval",
         title_justify="left",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
         pad_edge=False,
     )
     table.add_column("point", no_wrap=True)

@@ -75,8 +75,8 @@ def short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def figure(drawing: Any, height: int) -> str:
-    """A plotly figure as a piece of a page."""
+def figure(drawing: Any, height: int, name: str) -> str:
+    """A plotly figure as a piece of a page; its name is its place in the page."""
     drawing.update_layout(
         height=height,
         margin={"l": 60, "r": 20, "t": 20, "b": 50},
@@ -90,7 +90,7 @@ def figure(drawing: Any, height: int) -> str:
     drawing.update_xaxes(gridcolor="#e7e9ee", zeroline=False)
     drawing.update_yaxes(gridcolor="#e7e9ee", zeroline=False, automargin=True)
     text: str = drawing.to_html(
-        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
+        full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False, "responsive": True}
     )
     return f"<div class='figure'>{text}</div>"
 

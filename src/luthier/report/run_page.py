@@ -35,21 +35,21 @@ def run_page(content: Row) -> str:
         _best(content),
         html.section(
             "The front",
-            html.figure(front_figure(content), 460),
+            html.figure(front_figure(content), 460, "front"),
             front_table(content),
             lead="Each dot is a trial; the line joins the proven files. "
             f"Latency: ONNX Runtime, 1 thread, batches of {content['settings']['batch_size']}, as a share of dense.",
         ),
         html.section(
             "What was cut where",
-            html.figure(cuts_figure(content["front"]), 130 + 34 * len(content["front"][0]["cuts"])),
+            html.figure(cuts_figure(content["front"]), 130 + 34 * len(content["front"][0]["cuts"]), "cuts"),
             lead="Units kept of every width, for each file on the front.",
         )
         if content["front"]
         else "",
         html.section(
             "Training curves",
-            html.figure(curves_figure(content), 360),
+            html.figure(curves_figure(content), 360, "curves"),
             lead=f"Validation {escape(content['metric']['name'])} after each epoch; epoch 0 is right after the cut.",
         ),
         html.section("Proofs", proofs_table(content["front"])) if content["front"] else "",
@@ -238,17 +238,18 @@ def _front_row(point: Row, dense: Row, names: Sequence[str]) -> list[str]:
 
 
 def proofs_table(front: Sequence[Row]) -> str:
-    """Every file's proofs, with what was measured and what was allowed."""
-    names = list(dict.fromkeys(c["name"] for p in front for c in p["checks"]))
+    """A row for every proof, a column for every file: what was measured, and what was allowed."""
+    kinds = {c["name"]: c for p in front for c in p["checks"]}
     rows = []
-    for point in front:
-        by_name = {c["name"]: c for c in point["checks"]}
-        rows.append([f"point {point['trial']}", *(_proof(by_name.get(name)) for name in names)])
-    return html.table(["", *names], rows)
+    for name, kind in kinds.items():
+        head = f"{escape(name)}<small>at most {kind['limit']:.0e}; {escape(kind['words'])}</small>"
+        cells = [next((c for c in p["checks"] if c["name"] == name), None) for p in front]
+        rows.append([head, *map(_proof, cells)])
+    return html.table(["proof", *(f"point {p['trial']}" for p in front)], rows)
 
 
 def _proof(check: Row | None) -> str:
     if check is None:
         return "-"
     word = "<span class='ok'>holds</span>" if check["passed"] else "<span class='bad'>fails</span>"
-    return f"{word} {check['error']:.1e} (limit {check['limit']:.0e})<small>{escape(check['words'])}</small>"
+    return f"{word} {check['error']:.1e}"

@@ -39,8 +39,8 @@ def study_page(content: Row) -> str:
         f"<h1>Study {escape(content['name'])}</h1>",
         f"<p class='sub'>{len(content['trials'])} trials: {summary or 'none finished'}.</p>",
         _best(content),
-        html.section("Course", html.figure(course_figure(content), 380)),
-        html.section("What mattered", html.figure(importance_figure(content["importance"]), 320))
+        html.section("Course", html.figure(course_figure(content), 380, "course")),
+        html.section("What mattered", html.figure(importance_figure(content["importance"]), 320, "importance"))
         if content["importance"]
         else "",
         html.section("Trials", trials_table(content)),

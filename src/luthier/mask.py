@@ -68,13 +68,11 @@ class Masked:
     def finalize(self) -> nn.Module:
         """A plain copy: masks merged into the weights, parameters under their own names."""
         plain = copy.deepcopy(self.model)
-        for name in self.masks:
-            owner, leaf = _owner(plain, name)
-            if parametrize.is_parametrized(owner, leaf):
-                parametrize.remove_parametrizations(owner, leaf, leave_parametrized=True)
-        for path, owner in plain.named_modules():
-            mine = [name.rpartition(".")[2] for name in self.order if name.rpartition(".")[0] == path]
-            owner._parameters.update({leaf: owner._parameters.pop(leaf) for leaf in mine if leaf in owner._parameters})
+        for path, owner in list(plain.named_modules()):
+            merged = [name.rpartition(".")[2] for name in self.masks if name.rpartition(".")[0] == path]
+            order = [name.rpartition(".")[2] for name in self.order if name.rpartition(".")[0] == path]
+            if merged:
+                _merge(owner, merged, order)
         return plain
 
     def bytes(self) -> dict[str, int]:
@@ -115,6 +113,19 @@ class Masked:
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     path, _, leaf = name.rpartition(".")
     return model.get_submodule(path), leaf
+
+
+def _merge(owner: nn.Module, leaves: Sequence[str], order: Sequence[str]) -> None:
+    """Gives a module its own class and parameters back, in the order they had.
+
+    torch's ``remove_parametrizations`` would take the weight off the class, which the module's copies share.
+    """
+    values = {leaf: nn.Parameter(getattr(owner, leaf).detach().clone()) for leaf in leaves}
+    del owner.parametrizations
+    owner.__class__ = parametrize.type_before_parametrizations(owner)
+    own = {**owner._parameters, **values}
+    owner._parameters.clear()
+    owner._parameters.update({leaf: own[leaf] for leaf in order})
 
 
 def _value(model: nn.Module, name: str) -> Tensor:

@@ -14,7 +14,6 @@ from luthier.space import Choice, Int, Parameter, Params, Space
 
 _LISTABLE = 2_000
 _TOP = 1.0 - 2.0**-53
-_HALF = 0.5**0.5
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,7 @@ class Encoding:
     """How a space becomes rows.
 
     A *unit* row lies in the unit cube, as :meth:`luthier.space.Space.from_unit` reads it. A *snapped* row
-    has each listed value's centre, and 0.5 where a dimension is inactive. *Features* are snapped rows with
-    categories spread into indicator columns, so that squared distances between features are 0 or 1 (Hamming) for a
-    category; an inactive category is a value of its own.
+    has each listed value's centre, and 0.5 where a dimension is inactive.
 
     Args:
         space: the space.
@@ -53,16 +50,6 @@ class Encoding:
         self.order = [columns[name] for name in space.ordered]
         self.listed = np.array([d.centres is not None for d in self.dimensions])
         self.categorical = np.array([d.categorical for d in self.dimensions])
-        self.owner, self.levels = self._layout()
-
-    def _layout(self) -> tuple[NDArray[np.int64], Array]:
-        owner: list[int] = []
-        level: list[float] = []
-        for j, dimension in enumerate(self.dimensions):
-            known = list(dimension.centres) if dimension.categorical and dimension.centres is not None else [np.nan]
-            owner += [j] * len(known)
-            level += known
-        return np.array(owner), np.array(level)
 
     def __len__(self) -> int:
         return len(self.dimensions)
@@ -91,12 +78,10 @@ class Encoding:
                 active[:, j] &= active[:, parent] & close.any(1)
         return np.where(active, out, 0.5), active
 
-    def features(self, snapped: Array, active: NDArray[np.bool_]) -> Array:
-        """Spreads categories into columns, shape (n, f); column c belongs to dimension ``owner[c]``."""
-        wide = snapped[:, self.owner]
-        chosen = np.isnan(self.levels)
-        spread = np.where(np.abs(wide - self.levels) < 1e-9, _HALF, 0.0) * active[:, self.owner]
-        return np.asarray(np.where(chosen, wide, spread))
+    def features(self, unit: Array) -> Array:
+        """What a model compares: snapped rows, with -1 for an inactive category, shape (n, d)."""
+        snapped, active = self.snap(unit)
+        return np.asarray(np.where(self.categorical & ~active, -1.0, snapped))
 
     def params(self, unit: Array) -> Params:
         """The combination at one unit row."""

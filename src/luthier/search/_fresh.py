@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from luthier.pareto import Array
+from luthier.search._encode import Encoding
 from luthier.space import Params, Space
 from luthier.trial import Trial
 
@@ -59,6 +61,15 @@ def _combinations(space: Space, levels: int, depth: int, values: Params) -> Iter
         return
     for value in space[name].grid(levels):
         yield from _combinations(space, levels, depth + 1, {**values, name: value})
+
+
+def first(encoding: Encoding, ranked: Array, seen: Sequence[Trial], batch: Sequence[Params]) -> Params | None:
+    """The first of some unit rows, shape (n, d), that is allowed and was not tried; None where there is none."""
+    for row in ranked:
+        params = encoding.params(row)
+        if params not in batch and not tried(seen, params) and encoding.space.allows(params):
+            return params
+    return None
 
 
 def draw(space: Space, generator: np.random.Generator, seen: Sequence[Trial], batch: Sequence[Params]) -> Params | None:

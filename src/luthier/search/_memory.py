@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from luthier.objectives import Objectives
 from luthier.pareto import Array
 from luthier.search._encode import Encoding
 from luthier.space import Space
 from luthier.trial import Status, Trial
+
+
+@dataclass(frozen=True)
+class Table:
+    """Trials as numbers, one row each.
+
+    Attributes:
+        rows: unit rows, shape (n, d).
+        losses: shape (n, m), to be minimised; NaN where a trial has none, or failed.
+        lack: what constraints lack, shape (n,); 0 where all hold.
+    """
+
+    rows: Array
+    losses: Array
+    lack: Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def ran(self) -> NDArray[np.bool_]:
+        """Which trials have finite losses, shape (n,)."""
+        return np.asarray(np.isfinite(self.losses).all(1))
+
+    def take(self, kept: Any) -> Table:
+        """The rows at an index."""
+        return Table(self.rows[kept], self.losses[kept], self.lack[kept])
 
 
 class Memory:
@@ -24,29 +54,40 @@ class Memory:
     def __init__(self, space: Space, objectives: Objectives) -> None:
         self.space, self.objectives = space, objectives
         self.encoding = Encoding(space)
-        self._known: dict[int, tuple[Trial, Array, Array]] = {}
+        self._known: dict[int, tuple[Trial, Array]] = {}
+        self._last: tuple[list[Trial], Array] = ([], np.empty((0, self._width)))
 
-    def _read(self, trial: Trial) -> tuple[Trial, Array, Array]:
+    @property
+    def _width(self) -> int:
+        return len(self.encoding) + len(self.objectives.names) + 1
+
+    def _read(self, trial: Trial) -> Array:
         known = self._known.get(trial.number)
         if known is None or known[0] is not trial:
             fits = all(n in self.space.parameters for n in trial.params)
             row = self.encoding.rows(trial.params) if fits else np.full(len(self.encoding), 0.5)
             losses = self.objectives.losses(trial.metrics)
-            lack = self.objectives.violation(trial.metrics)
-            known = self._known[trial.number] = (trial, row, np.append(losses, lack))
-        return known
+            if trial.status is Status.FAILED:
+                losses[:] = np.nan
+            line = np.concatenate([row, losses, [self.objectives.violation(trial.metrics)]])
+            known = self._known[trial.number] = (trial, line)
+        return known[1]
+
+    def table(self, trials: Sequence[Trial]) -> Table:
+        """Trials as numbers; only those that are new since the last call are read."""
+        listed = list(trials)
+        old, lines = self._last
+        if len(old) > len(listed) or listed[: len(old)] != old:
+            old, lines = [], np.empty((0, self._width))
+        if len(listed) > len(old):
+            lines = np.vstack([lines, *(self._read(t) for t in listed[len(old) :])])
+        self._last = (listed, lines)
+        d = len(self.encoding)
+        return Table(lines[:, :d], lines[:, d:-1], lines[:, -1])
 
     def rows(self, trials: Sequence[Trial]) -> Array:
         """Unit rows, shape (n, d)."""
-        return np.array([self._read(t)[1] for t in trials]).reshape(len(trials), len(self.encoding))
-
-    def outcomes(self, trials: Sequence[Trial]) -> tuple[Array, Array]:
-        """Losses, shape (n, m), NaN where there are none; and what constraints lack, shape (n,)."""
-        m = len(self.objectives.names)
-        table = np.array([self._read(t)[2] for t in trials]).reshape(len(trials), m + 1)
-        failed = np.array([t.status is Status.FAILED for t in trials], dtype=bool)
-        table[failed, :m] = np.nan
-        return table[:, :m], table[:, m]
+        return np.array([self._read(t)[: len(self.encoding)] for t in trials]).reshape(-1, len(self.encoding))
 
 
 def recall(memory: Memory | None, space: Space, objectives: Objectives) -> Memory:

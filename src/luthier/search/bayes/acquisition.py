@@ -66,16 +66,26 @@ class Improvement:
     def __call__(self, features: Array) -> Array:
         """Values at feature rows, shape (b,)."""
         mean, variance = self.process.predict(features)
-        each, _, _ = log_ei(mean, np.sqrt(variance)[:, None], self.best)
-        return np.asarray(special.logsumexp(each, axis=1) - math.log(len(self.best)))
+        deviation = np.sqrt(variance)[:, None]
+        each = log_h((self.best - mean) / deviation) + np.log(deviation)
+        return _log_mean(each)[0]
 
     def with_gradient(self, features: Array) -> tuple[Array, Array]:
         """Values, shape (b,), and gradients, shape (b, f)."""
         mean, variance, d_mean, d_variance = self.process.predict_with_slopes(features)
         deviation = np.sqrt(variance)
         each, by_mean, by_deviation = log_ei(mean, deviation[:, None], self.best)
-        value = special.logsumexp(each, axis=1)
-        share = np.exp(each - value[:, None])
+        value, share = _log_mean(each)
         gradient = ((share * by_mean)[..., None] * d_mean).sum(1)
         gradient += (share * by_deviation).sum(1)[:, None] * d_variance / (2.0 * deviation[:, None])
-        return value - math.log(len(self.best)), gradient
+        return value, gradient
+
+
+def _log_mean(logs: Array) -> tuple[Array, Array]:
+    """log of the mean of exponentials by row, shape (b,), and each one's share of it, shape (b, s)."""
+    if logs.shape[1] == 1:
+        return logs[:, 0], np.ones_like(logs)
+    peak = logs.max(1)
+    each = np.exp(logs - peak[:, None])
+    total = each.sum(1)
+    return peak + np.log(total / logs.shape[1]), each / total[:, None]

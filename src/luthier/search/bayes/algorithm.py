@@ -20,7 +20,7 @@ from luthier.space import Params, Space
 from luthier.trial import Status, Trial
 
 _FANTASIES = 8
-_CAP = 250
+_CAP = 256
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Bayes:
             ranked = design.rows(encoding, first, len(seen), key)
         else:
             ranked = self._rank(memory, learned, pending, generator)
-        return _first_new(encoding, ranked, seen) or _fresh.draw(memory.space, generator, seen, [])
+        return _fresh.first(encoding, ranked, seen, []) or _fresh.draw(memory.space, generator, seen, [])
 
     def _rank(
         self, memory: _memory.Memory, learned: _Learned, pending: Sequence[Trial], generator: np.random.Generator
@@ -94,41 +94,65 @@ class Bayes:
         encoding = memory.encoding
         kept = np.argsort(learned.losses, kind="stable")[:_CAP] if len(learned.losses) > _CAP else slice(None)
         rows, losses = learned.rows[kept], learned.losses[kept]
-        features = encoding.features(*encoding.snap(rows))
-        data = Data(features, warp.outputs(losses), encoding.owner, len(encoding))
-        process = Process(data, self._theta(data))
+        data = _data(encoding, rows, losses)
+        process = Process(data, self._theta(encoding, learned, data))
         if pending:
-            waiting = encoding.features(*encoding.snap(memory.rows(pending)))
+            waiting = encoding.features(memory.rows(pending))
             process = fantasise(process, waiting)
-        best = process.predict(process.data.features)[0].min(0)
+        best = process.predict(process.data.rows)[0].min(0)
         leaders = rows[np.argsort(losses, kind="stable")[:5]]
         return maximise(encoding, Improvement(process, best), leaders, generator, self.effort)
 
-    def _theta(self, data: Data) -> Array:
-        name = data.features.tobytes() + data.targets.tobytes()
+    def _theta(self, encoding: Encoding, learned: _Learned, data: Data) -> Array:
+        """Hyper-parameters: fitted to the first trials of the history, as many as the last stage says.
+
+        So they depend on nothing but the history, and most asks find them remembered.
+        """
+        count = len(learned.losses)
+        size = _stage(count)
+        name = learned.rows[:size].tobytes() + learned.losses[:size].tobytes()
         if name not in self._thetas:
-            self._thetas = {name: fit(data)}
+            self._forget()
+            part = data if size == count else _data(encoding, learned.rows[:size], learned.losses[:size])
+            self._thetas[name] = fit(part)
         return self._thetas[name]
+
+    def _forget(self) -> None:
+        while len(self._thetas) > 8:
+            del self._thetas[next(iter(self._thetas))]
 
 
 def _learn(memory: _memory.Memory, history: Sequence[Trial], generator: np.random.Generator) -> _Learned:
     """One loss per trial that taught something."""
-    losses, lack = memory.outcomes(history)
-    ran = np.isfinite(losses).all(1)
+    table = memory.table(history)
+    ran = table.ran
     if not ran.any():
         return _Learned(np.empty((0, len(memory.encoding))), np.empty(0))
-    single = np.full(len(losses), np.nan)
-    single[ran] = _scalarise(losses[ran], generator)
-    broken = ran & (lack > 0)
+    single = np.full(len(table), np.nan)
+    single[ran] = _scalarise(table.losses[ran], generator)
+    broken = ran & (table.lack > 0)
     good = ran & ~broken
     base = single[good] if good.any() else single[ran]
     span = float(base.max() - base.min()) or 1.0
-    excess = np.minimum(lack, 1e300)
+    excess = np.minimum(table.lack, 1e300)
     single[broken] = base.max() + span * excess[broken] / max(float(excess[broken].max(initial=0.0)), 1e-300)
     stopped = np.array([t.status is Status.STOPPED for t in history], dtype=bool) & ran
     single[stopped] = np.maximum(single[stopped], np.median(single[ran]))
     single[~ran] = np.max(single[ran])
-    return _Learned(memory.rows(history), single)
+    return _Learned(table.rows, single)
+
+
+def _data(encoding: Encoding, rows: Array, losses: Array) -> Data:
+    if len(losses) > _CAP:
+        kept = np.sort(np.argsort(losses, kind="stable")[:_CAP])
+        rows, losses = rows[kept], losses[kept]
+    return Data(encoding.features(rows), warp.outputs(losses), encoding.categorical)
+
+
+def _stage(count: int) -> int:
+    """How many trials the hyper-parameters are fitted to: all at first, then every so often afresh."""
+    every = 1 if count < 24 else max(2, count // 16)
+    return count - count % every
 
 
 def _scalarise(losses: Array, generator: np.random.Generator) -> Array:
@@ -160,14 +184,5 @@ def fantasise(process: Process, waiting: Array) -> Process:
     values = mean + shifts * np.sqrt(variance)[:, None]
     old = process.data
     targets = np.vstack([np.repeat(old.targets[:, None], _FANTASIES, 1), values])
-    grown = Data(np.vstack([old.features, waiting]), targets, old.owner, old.d)
+    grown = Data(np.vstack([old.rows, waiting]), targets, old.categorical)
     return Process(grown, process.theta)
-
-
-def _first_new(encoding: Encoding, ranked: Array, seen: Sequence[Trial]) -> Params | None:
-    """The first allowed combination that was not tried."""
-    for row in ranked:
-        params = encoding.params(row)
-        if not _fresh.tried(seen, params) and encoding.space.allows(params):
-            return params
-    return None

@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import special
 from scipy.linalg import lapack
 
 from luthier.pareto import Array
 from luthier.search.bayes import kernel, optimise
 
 JITTER = 1e-8
-_LENGTH_SPREAD2 = 3.0
-_SIGNAL_SPREAD2 = 1.0
 _NOISE_MEAN, _NOISE_SPREAD2 = -6.0, 4.0
 
 
@@ -22,24 +22,32 @@ class Data:
     """What a process is fitted to.
 
     Attributes:
-        features: shape (n, f), see :class:`luthier.search._encode.Encoding`.
+        rows: features of :class:`luthier.search._encode.Encoding`, shape (n, d).
         targets: shape (n,), about zero mean and unit spread.
-        owner: dimension of each feature, shape (f,).
-        d: number of dimensions.
+        categorical: which dimensions have no order, shape (d,).
     """
 
-    features: Array
+    rows: Array
     targets: Array
-    owner: kernel.Index
-    d: int
+    categorical: NDArray[np.bool_]
+
+    @property
+    def d(self) -> int:
+        """Number of dimensions."""
+        return int(self.rows.shape[1])
+
+
+def shape(theta: Array, d: int) -> kernel.Shape:
+    """The kernel that theta describes, see :class:`Evidence`."""
+    return kernel.Shape(np.exp(-2.0 * theta[:d]), float(special.expit(theta[d + 2])))
 
 
 class Evidence:
     """Minus the log posterior of the hyper-parameters, and its gradient.
 
-    theta = [log lengthscale of each of d dimensions, log signal variance, log noise variance].
-    Priors: lengthscales LogNormal(sqrt(2) + log(d) / 2, sqrt(3)), which keeps the model's complexity the same
-    whatever the dimension; signal LogNormal(0, 1); noise LogNormal(-6, 2).
+    theta = [log lengthscale of each of d dimensions, log signal variance, log noise variance, logit of the
+    additive share]. Priors: lengthscales LogNormal(sqrt(2) + log(d) / 2, sqrt(3)), which keeps the model's complexity the same
+    whatever the dimension; signal LogNormal(0, 1); noise LogNormal(-6, 2); logit of the share Normal(0, 1.5).
 
     Args:
         data: shape (n, ...) as in :class:`Data`.
@@ -52,27 +60,30 @@ class Evidence:
     def __init__(self, data: Data) -> None:
         self.data = data
         self.n, self.d = len(data.targets), data.d
-        self.squares = kernel.pairs(data.features, data.owner, data.d)
         self.low = np.tril_indices(self.n, -1)
-        self.length_mean = math.sqrt(2.0) + 0.5 * math.log(data.d)
+        self.gaps = kernel.squares(data.rows[self.low[0]], data.rows[self.low[1]], data.categorical)
+        self.mean = np.concatenate([np.full(self.d, math.sqrt(2.0) + 0.5 * math.log(self.d)), [0.0, _NOISE_MEAN, 0.0]])
+        self.spread2 = np.concatenate([np.full(self.d, 3.0), [1.0, _NOISE_SPREAD2, 2.25]])
 
     def bounds(self) -> tuple[Array, Array]:
-        """Lowest and highest theta, each of shape (d + 2,)."""
-        low = np.r_[np.full(self.d, -4.0), -4.0, math.log(1e-6)]
-        high = np.r_[np.full(self.d, 7.0), 4.0, 1.0]
+        """Lowest and highest theta, each of shape (d + 3,)."""
+        low = np.concatenate([np.full(self.d, -4.0), [-4.0, math.log(1e-6), -6.0]])
+        high = np.concatenate([np.full(self.d, 7.0), [4.0, 1.0, 6.0]])
         return low, high
 
     def start(self) -> Array:
-        """A theta that is never far off, shape (d + 2,)."""
+        """A theta that is never far off, shape (d + 3,)."""
         lengths = np.full(self.d, math.log(0.5) + 0.5 * math.log(self.d))
-        return np.concatenate([lengths, [0.0, math.log(1e-3)]])
+        return np.concatenate([lengths, [0.0, math.log(1e-3), 0.0]])
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
-        """Value and gradient at theta, shape (d + 2,)."""
+        """Value and gradient at theta, shape (d + 3,)."""
         n, d = self.n, self.d
-        inverse = np.exp(-2.0 * theta[:d])
         signal, noise = math.exp(theta[d]), math.exp(theta[d + 1])
-        correlation, slope = kernel.matern(self.squares @ inverse)
+        form = shape(theta, d)
+        joint, slope, single = form(self.gaps)
+        alone = single @ np.full(d, 1.0 / d)
+        correlation = (1.0 - form.share) * joint + form.share * alone
         matrix = np.empty((n, n))
         matrix[self.low] = signal * correlation
         matrix.flat[:: n + 1] = signal + noise + JITTER
@@ -82,25 +93,24 @@ class Evidence:
         weights = lapack.dpotrs(factor, self.data.targets, lower=1)[0]
         value = 0.5 * float(self.data.targets @ weights) + float(np.log(factor.diagonal()).sum())
         full = lapack.dpotri(factor, lower=1)[0]
-        # M = (K^-1 - a a^T) / 2, by lower triangle: d value / dK
+        # twice d value / dK = K^-1 - a a^T, below the diagonal and on it
         off = full[self.low] - weights[self.low[0]] * weights[self.low[1]]
-        diagonal = 0.5 * (full.diagonal() - weights * weights)
+        diagonal = 0.5 * float((full.diagonal() - weights * weights).sum())
         gradient = np.empty_like(theta)
-        gradient[:d] = 2.0 * signal * inverse * ((off * slope) @ self.squares)
-        gradient[d] = signal * (float(off @ correlation) + float(diagonal.sum()))
-        gradient[d + 1] = noise * float(diagonal.sum())
-        prior, pull = self._prior(theta)
-        return value + prior, gradient + pull
-
-    def _prior(self, theta: Array) -> tuple[float, Array]:
-        mean = np.r_[np.full(self.d, self.length_mean), 0.0, _NOISE_MEAN]
-        spread2 = np.r_[np.full(self.d, _LENGTH_SPREAD2), _SIGNAL_SPREAD2, _NOISE_SPREAD2]
-        off = theta - mean
-        return 0.5 * float((off * off / spread2).sum()), off / spread2
+        by_gap = (1.0 - form.share) * ((off * slope) @ self.gaps)
+        single *= single
+        single *= self.gaps
+        by_gap += (0.5 * form.share / d) * (off @ single)
+        gradient[:d] = 2.0 * signal * form.inverse * by_gap
+        gradient[d] = signal * (float(off @ correlation) + diagonal)
+        gradient[d + 1] = noise * diagonal
+        gradient[d + 2] = signal * form.share * (1.0 - form.share) * float(off @ (alone - joint))
+        away = theta - self.mean
+        return value + 0.5 * float((away * away / self.spread2).sum()), gradient + away / self.spread2
 
 
 def fit(data: Data, start: Array | None = None, steps: int = 40) -> Array:
-    """Theta at the maximum of its posterior, shape (d + 2,).
+    """Theta at the maximum of its posterior, shape (d + 3,).
 
     Args:
         data: what to fit.
@@ -125,43 +135,44 @@ class Process:
     Args:
         data: shape (n, ...) as in :class:`Data`; targets may have several columns, shape (n, s): same
             points, several sets of values (fantasies).
-        theta: shape (d + 2,), see :class:`Evidence`.
+        theta: shape (d + 3,), see :class:`Evidence`.
     """
 
     def __init__(self, data: Data, theta: Array) -> None:
         self.data, self.theta = data, theta
         self.signal, self.noise = math.exp(theta[data.d]), math.exp(theta[data.d + 1])
-        self.scales = np.exp(-theta[: data.d])[data.owner]
-        self.points = data.features * self.scales
-        correlation, _ = kernel.matern(kernel.between(self.points, self.points))
-        self.factor = _cholesky(self.signal * correlation, self.noise + JITTER)
-        self.inverse = lapack.dpotri(self.factor, lower=1)[0]
-        self.inverse = np.tril(self.inverse) + np.tril(self.inverse, -1).T
+        self.shape = shape(theta, data.d)
+        self.factor = _cholesky(self.cross(data.rows), self.noise + JITTER)
+        lower = np.tril(lapack.dpotri(self.factor, lower=1)[0])
+        self.inverse = lower + np.tril(lower, -1).T
         columns = data.targets if data.targets.ndim == 2 else data.targets[:, None]
         self.weights = lapack.dpotrs(self.factor, columns, lower=1)[0]
 
-    def cross(self, features: Array) -> tuple[Array, Array]:
-        """Covariances with the data, and their slopes by squared distance, both of shape (b, n)."""
-        correlation, slope = kernel.matern(kernel.between(features * self.scales, self.points))
-        return self.signal * correlation, self.signal * slope
+    def cross(self, rows: Array) -> Array:
+        """Covariances with the data, shape (b, n)."""
+        gaps = kernel.squares(rows[:, None, :], self.data.rows[None], self.data.categorical)
+        return self.signal * self.shape.value(gaps)
 
-    def predict(self, features: Array) -> tuple[Array, Array]:
+    def predict(self, rows: Array) -> tuple[Array, Array]:
         """Mean of the noise-free function, shape (b, s), and its variance, shape (b,)."""
-        k, _ = self.cross(features)
+        k = self.cross(rows)
         variance = self.signal - ((k @ self.inverse) * k).sum(1)
         return k @ self.weights, np.maximum(variance, 1e-12)
 
-    def predict_with_slopes(self, features: Array) -> tuple[Array, Array, Array, Array]:
-        """As :meth:`predict`, with d mean / d features, shape (b, s, f), and d variance / d features, (b, f)."""
-        k, slope = self.cross(features)
+    def predict_with_slopes(self, rows: Array) -> tuple[Array, Array, Array, Array]:
+        """As :meth:`predict`, with d mean / d rows, shape (b, s, d), and d variance / d rows, (b, d).
+
+        Slopes mean nothing for categories.
+        """
+        away = rows[:, None, :] - self.data.rows[None]
+        gaps = kernel.squares(rows[:, None, :], self.data.rows[None], self.data.categorical)
+        correlation, slopes = self.shape.with_slopes(gaps)
+        k = self.signal * correlation
+        slopes *= -2.0 * self.signal * away  # now d k_i / d x_j, shape (b, n, d)
         half = k @ self.inverse
         variance = np.maximum(self.signal - (half * k).sum(1), 1e-12)
-        scaled = features * self.scales
-        # d k_i / d x = -2 slope_i (x - x_i) / l^2
-        by_mean = slope[:, None, :] * self.weights.T[None]
-        d_mean = -2.0 * (by_mean.sum(2)[..., None] * scaled[:, None, :] - by_mean @ self.points) * self.scales
-        by_variance = slope * half
-        d_variance = 4.0 * (by_variance.sum(1)[:, None] * scaled - by_variance @ self.points) * self.scales
+        d_mean = np.einsum("bnd,ns->bsd", slopes, self.weights)
+        d_variance = -2.0 * np.einsum("bnd,bn->bd", slopes, half)
         return k @ self.weights, variance, d_mean, d_variance
 
 

@@ -62,7 +62,7 @@ def maximise(
     """
 
     def value(unit: Array) -> Array:
-        return acquisition(encoding.features(*encoding.snap(unit)))
+        return acquisition(encoding.features(unit))
 
     unit = candidates(encoding, leaders, generator, effort)
     score = value(unit)
@@ -115,17 +115,14 @@ def mutate(encoding: Encoding, parents: Array, scale: Array, generator: np.rando
 
 def _climb(encoding: Encoding, acquisition: Acquisition, starts: Array, smooth: optimise.Index, steps: int) -> Array:
     """Gradient ascent over numbers, whole ones as if they were real; categories stay."""
-    owner = encoding.owner
-    column = {int(j): int(np.flatnonzero(owner == j)[0]) for j in smooth}
-    columns = np.array([column[int(j)] for j in smooth])
+    fixed = encoding.features(starts)
+    active = encoding.snap(starts)[1][:, smooth]
 
     def loss(x: Array, rows: optimise.Index) -> tuple[Array, Array]:
-        unit = starts[rows].copy()
-        unit[:, smooth] = x
-        snapped, active = encoding.snap(unit)
-        snapped[:, smooth] = np.where(active[:, smooth], x, snapped[:, smooth])
-        value, slope = acquisition.with_gradient(encoding.features(snapped, active))
-        return -value, -slope[:, columns] * active[:, smooth]
+        features = fixed[rows]
+        features[:, smooth] = np.where(active[rows], x, features[:, smooth])
+        value, slope = acquisition.with_gradient(features)
+        return -value, -slope[:, smooth] * active[rows]
 
     low, high = np.zeros(len(smooth)), np.full(len(smooth), _TOP)
     out = starts.copy()

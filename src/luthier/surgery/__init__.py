@@ -19,7 +19,7 @@ from luthier.surgery.blueprint import Attributes, Blueprint
 from luthier.surgery.cut import cut_program, rebuild, slice_state
 from luthier.surgery.module import cut_module
 from luthier.surgery.plan import Plan, make_plan
-from luthier.surgery.verify import SAME, Proof, demand, difference, faithful, module_outputs, verify
+from luthier.surgery.verify import Proof, demand, faithful, same_module, verify
 
 __all__ = ["Plan", "Proof", "Pruned", "cut", "make_plan", "prune_neurons", "verify"]
 
@@ -78,9 +78,9 @@ def cut(model: nn.Module, analysis: Analysis, keep: KeepByName, *, target: str =
         raise UsageError("the analysis is of another model", fix="analyse the model that is cut")
     plan = make_plan(analysis, keep)
     program, copies = cut_program(analysis, plan.groups)
-    proofs = [faithful(analysis), *verify(analysis, plan, program, copies)] if check else []
-    demand(proofs)
     state = slice_state(analysis.traced.state, plan)
+    proofs = [faithful(analysis), *verify(analysis, plan, program, copies, state)] if check else []
+    demand(proofs)
     graph = rebuild(analysis, program, state).train(model.training)
     made, why = (None, "asked for") if target == "graph" else _module(analysis, plan, graph, copies)
     if made is None:
@@ -102,11 +102,9 @@ def _module(
         return None, "the model runs a captured graph already"
     try:
         module, attributes = cut_module(analysis, slice_state(traced.state, plan), plan.groups, copies)
-        got = module_outputs(module, traced.inputs)
+        proof = same_module(module, graph, analysis, plan)
     except Exception as error:
         return None, f"the sliced {type(analysis.model).__name__} does not run: {_short(error)}"
-    expected = module_outputs(graph, traced.inputs)
-    proof = Proof("module == graph", difference(got, expected), SAME, "the sliced class and the cut graph, as they are")
     if not proof.passed:
         return None, f"the sliced {type(analysis.model).__name__} computes something else"
     return (proof, module, attributes), "the sliced class gives what the cut graph gives"

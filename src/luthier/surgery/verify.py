@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from luthier.errors import CheckError
+from luthier.keys import Key
 from luthier.model import Analysis, Program, axes, cost
 from luthier.model.op import Dim
 from luthier.model.run import call, run
@@ -68,7 +70,13 @@ def demand(proofs: Sequence[Proof]) -> tuple[Proof, ...]:
     return tuple(proofs)
 
 
-def verify(analysis: Analysis, plan: Plan, program: Program, copies: Mapping[fx.Node, fx.Node]) -> list[Proof]:
+def verify(
+    analysis: Analysis,
+    plan: Plan,
+    program: Program,
+    copies: Mapping[fx.Node, fx.Node],
+    state: Mapping[str, torch.Tensor],
+) -> list[Proof]:
     """Compares a cut graph with the masked original on the example inputs.
 
     Masked means: the original with the removed elements of every parameter zeroed, biases and shifts too, so
@@ -80,23 +88,25 @@ def verify(analysis: Analysis, plan: Plan, program: Program, copies: Mapping[fx.
         plan: what stays.
         program: the cut graph.
         copies: from each original node to its copy in the cut graph.
+        state: the cut tensors, as they will be used.
     """
     traced = analysis.traced
     inputs = doubled(traced.inputs)
-    cut_state = {n: t.detach() for n, t in slice_state(_wide(traced.state), plan).items()}
-    masked = masked_state(analysis, plan)
     keep = cost.keep_axes(analysis, plan.groups)
     wide, widened = _in_double(traced.program), _in_double(program, copies)
+    whole = shaken(traced.state)
     with torch.no_grad():
         with cost.counting() as after:
-            got = run(traced, cut_state, inputs, program=widened.program)
+            got = run(traced, slice_state(whole, plan), inputs, program=widened.program)
         survivors = _Survivors(analysis, keep, wide, widened, copies)
         with cost.counting() as before:
-            expected = run(traced, masked, inputs, program=wide.program, step=survivors)
+            expected = run(traced, masked(whole, plan), inputs, program=wide.program, step=survivors)
     saved = (before.get_total_flops() - after.get_total_flops()) // 2
     predicted = plan.macs[0] - plan.macs[1]
+    words = "float64, weights shaken, removed elements zeroed, biases too"
     return [
-        Proof("cut == masked", difference(got, expected), EXACT, "float64, removed elements zeroed, biases too"),
+        _are_slices(traced.state, state, plan),
+        Proof("cut == masked", difference(got, expected), EXACT, words),
         Proof(
             "predicted cost == counted cost",
             abs(saved - predicted) / max(plan.macs[0], 1),
@@ -153,24 +163,64 @@ def _relative(x: torch.Tensor, y: torch.Tensor) -> float:
     return float(gap / finite.double().clamp_min(1e-12))
 
 
-def masked_state(analysis: Analysis, plan: Plan) -> dict[str, torch.Tensor]:
-    """Original shapes in float64, the removed elements of parameters zeroed. Buffers and constants stay."""
-    out = _wide(analysis.traced.state)
+def _are_slices(whole: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], plan: Plan) -> Proof:
+    """Whether the tensors that will be used are, bit for bit, what the plan keeps of the original's."""
+    wrong = [n for n, t in slice_state(whole, plan).items() if n not in state or not _identical(t, state[n])]
+    words = "every tensor, bit for bit" if not wrong else "not so: " + ", ".join(wrong[:3])
+    return Proof("tensors == slices", float(len(wrong)), 0.0, words)
+
+
+def _identical(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def shaken(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors in float64 with a little noise, so that nothing hides behind zeros, ones and equal values.
+
+    A freshly initialised network has shifts of zero, scales of one and branches that begin at zero: a wrong cut
+    would not show on them.
+    """
+    return {name: _noisy(name, t) if t.is_floating_point() else t.detach().cpu().clone() for name, t in state.items()}
+
+
+def _noisy(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    out = tensor.detach().to("cpu", torch.float64, copy=True)
+    if not out.numel() or not (isinstance(tensor, nn.Parameter) or name.endswith(("running_mean", "running_var"))):
+        return out
+    spread = out.square().mean().sqrt().clamp_min(0.2 if out.dim() <= 1 else 0.02)
+    generator = torch.Generator().manual_seed(Key(0).integer(name))
+    noise = torch.randn(out.shape, generator=generator, dtype=torch.float32)
+    if name.endswith("running_var"):
+        noise.abs_()
+    return out.add_(noise, alpha=0.2 * float(spread)) if torch.isfinite(spread) else out
+
+
+def masked(state: dict[str, torch.Tensor], plan: Plan) -> dict[str, torch.Tensor]:
+    """Zeroes, in place, the removed elements of parameters. Buffers and constants stay."""
     for name, dims in plan.kept.items():
-        if name in out:
-            for i, index in enumerate(dims):
-                if index is not None:
-                    gone = torch.ones(out[name].shape[i], dtype=torch.bool)
-                    gone[index] = False
-                    out[name].index_fill_(i, gone.nonzero().flatten(), 0)
-    return out
+        for i, index in enumerate(dims):
+            if index is not None and name in state:
+                gone = torch.ones(state[name].shape[i], dtype=torch.bool)
+                gone[index] = False
+                state[name].index_fill_(i, gone.nonzero().flatten(), 0)
+    return state
 
 
-def _wide(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        n: t.detach().to("cpu", torch.float64, copy=True) if t.is_floating_point() else t.detach().clone()
-        for n, t in state.items()
-    }
+def same_module(module: nn.Module, graph: nn.Module, analysis: Analysis, plan: Plan) -> Proof:
+    """Whether the sliced class computes what the cut graph does: as they are, and with shaken weights."""
+    inputs = analysis.traced.inputs
+    error = difference(module_outputs(module, inputs), module_outputs(graph, inputs))
+    state = slice_state(shaken(analysis.traced.state), plan)
+    twins = [_with(copy.deepcopy(m), state) for m in (module, graph)]
+    error = max(error, difference(*(module_outputs(m, inputs) for m in twins)))
+    return Proof("module == graph", error, SAME, "the sliced class and the cut graph, as they are and shaken")
+
+
+def _with(module: nn.Module, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    with torch.no_grad():
+        for name, p in module.named_parameters():
+            p.copy_(state[name])
+    return module
 
 
 def doubled(inputs: Inputs) -> Inputs:

@@ -17,7 +17,7 @@ from luthier.model import Analysis, Coverage, Rebuilt, analyse
 from luthier.model.cost import KeepByName
 from luthier.surgery.blueprint import Attributes, Blueprint
 from luthier.surgery.cut import cut_program, rebuild, slice_state
-from luthier.surgery.module import cut_module
+from luthier.surgery.module import apply, attempts, attributes, cut_module
 from luthier.surgery.plan import Plan, make_plan
 from luthier.surgery.verify import Proof, demand, faithful, same_module, verify
 
@@ -88,8 +88,8 @@ def cut(model: nn.Module, analysis: Analysis, keep: KeepByName, *, target: str =
             raise CheckError("the model's own class cannot be sliced", cause=why, fix="target='graph'")
         blueprint = Blueprint.of(analysis.traced, program, state, {}, "graph")
         return Pruned(graph, plan, analysis.coverage, tuple(proofs), "graph", why, blueprint)
-    proof, module, attributes = made
-    blueprint = Blueprint.of(analysis.traced, program, state, attributes, "module")
+    proof, module, sizes = made
+    blueprint = Blueprint.of(analysis.traced, program, state, sizes, "module")
     return Pruned(module, plan, analysis.coverage, (*proofs, proof), "module", why, blueprint)
 
 
@@ -97,17 +97,27 @@ def _module(
     analysis: Analysis, plan: Plan, graph: nn.Module, copies: Mapping[fx.Node, fx.Node]
 ) -> tuple[tuple[Proof, nn.Module, Attributes] | None, str]:
     """The user's own class, if slicing it gives what the cut graph gives."""
-    traced = analysis.traced
     if isinstance(analysis.model, Rebuilt):
         return None, "the model runs a captured graph already"
+    name, whys = type(analysis.model).__name__, []
     try:
-        module, attributes = cut_module(analysis, slice_state(traced.state, plan), plan.groups, copies)
-        proof = same_module(module, graph, analysis, plan)
+        module = cut_module(analysis, slice_state(analysis.traced.state, plan), copies)
     except Exception as error:
-        return None, f"the sliced {type(analysis.model).__name__} does not run: {_short(error)}"
-    if not proof.passed:
-        return None, f"the sliced {type(analysis.model).__name__} computes something else"
-    return (proof, module, attributes), "the sliced class gives what the cut graph gives"
+        return None, f"{name} cannot be copied and sliced: {_short(error)}"
+    tries = list(attempts(analysis, plan.groups))
+    every = {k: v for sizes in tries for k, v in sizes.items()}
+    for sizes in tries:
+        apply(module, analysis.model, sizes, every)
+        try:
+            proof = same_module(module, graph, analysis, plan)
+        except Exception as error:
+            whys.append(f"the sliced {name} does not run: {_short(error)}")
+            continue
+        if proof.passed:
+            found = attributes(module, analysis.model)
+            return (proof, module, found), "the sliced class gives what the cut graph gives"
+        whys.append(f"the sliced {name} computes something else")
+    return None, whys[0]
 
 
 def _short(error: Exception) -> str:

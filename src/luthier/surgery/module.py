@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from torch import fx, nn
 
 from luthier.errors import UsageError
 from luthier.model import Analysis
-from luthier.model.groups import Group
 from luthier.surgery.blueprint import Attributes
 
+MOST_NAMES = 6
+"""How many attribute names are tried one by one."""
 _BY_WEIGHT: dict[type[nn.Module], tuple[tuple[str, int], ...]] = {
     nn.Linear: (("out_features", 0), ("in_features", 1)),
     nn.Embedding: (("embedding_dim", 1),),
@@ -22,31 +23,53 @@ _BY_WEIGHT: dict[type[nn.Module], tuple[tuple[str, int], ...]] = {
 """Class -> the attributes that are sizes of its weight."""
 
 
-def cut_module(
-    analysis: Analysis,
-    state: Mapping[str, torch.Tensor],
-    groups: Mapping[str, list[int]],
-    copies: Mapping[fx.Node, fx.Node],
-) -> tuple[nn.Module, Attributes]:
-    """A copy of the model with the given tensors; whether it works is for the caller to check.
+Guesses = dict[tuple[str, str], int]
+"""(module path, attribute) -> the size that it may have after the cut."""
+
+
+def cut_module(analysis: Analysis, state: Mapping[str, torch.Tensor], copies: Mapping[fx.Node, fx.Node]) -> nn.Module:
+    """A copy of the model with the given tensors, PyTorch's own layers resized; whether it works is to be checked.
 
     Args:
         analysis: of the model.
         state: the sliced tensors.
-        groups: what was cut, to find the sizes that the user's own classes keep.
         copies: from each node of the original graph to the cut one's.
-
-    Returns:
-        the copy, and the sizes that it keeps where they differ: module path -> attribute -> value.
     """
     made = _copied(analysis, state)
     before = dict(analysis.model.named_modules())
     counts = _group_counts(analysis, copies)
     for name, module in made.named_modules():
         _resize(module, before[name], counts.get(name))
-    for group, index in groups.items():
-        _own_sizes(made, analysis, analysis.group(group), len(index))
-    return made, {name: found for name, m in made.named_modules() if (found := _changed(m, before[name]))}
+    return made
+
+
+def attempts(analysis: Analysis, groups: Mapping[str, list[int]]) -> Iterator[Guesses]:
+    """Which sizes kept by the user's own classes to change: none, all that could be meant, all but one name, one name.
+
+    Guesses, every one of them checked by running the module; where none is right the graph target is taken.
+    """
+    every = _own_sizes(analysis, groups)
+    yield {}
+    if every:
+        yield every
+    names = list(dict.fromkeys(name for _, name in every))[:MOST_NAMES]
+    if len(names) > 1:
+        yield from ({k: v for k, v in every.items() if k[1] != name} for name in names)
+        yield from ({k: v for k, v in every.items() if k[1] == name} for name in names)
+
+
+def apply(made: nn.Module, original: nn.Module, sizes: Guesses, every: Guesses) -> None:
+    """Sets these sizes, and puts all other guesses back to what they were."""
+    for path, name in every:
+        setattr(made.get_submodule(path), name, getattr(original.get_submodule(path), name))
+    for (path, name), value in sizes.items():
+        setattr(made.get_submodule(path), name, value)
+
+
+def attributes(made: nn.Module, original: nn.Module) -> Attributes:
+    """The sizes that a cut module keeps where they differ: module path -> attribute -> value."""
+    before = dict(original.named_modules())
+    return {name: found for name, m in made.named_modules() if (found := _changed(m, before[name]))}
 
 
 def _changed(module: nn.Module, before: nn.Module) -> dict[str, Any]:
@@ -185,21 +208,19 @@ def _resize_attention(module: Any, before: Any) -> None:
         module.num_heads = module.embed_dim // before.head_dim
 
 
-def _own_sizes(made: nn.Module, analysis: Analysis, group: Group, left: int) -> None:
-    """Whole numbers of the user's classes that equal a width that was cut, where that width's tensors live.
-
-    A guess, like every guess here checked by running the module: where it is wrong, the graph target is taken.
-    """
-    places = [p.parameter.rpartition(".")[0] for p in group.occurrences]
-    factors = {_whole(p.expr.size, group.size) for p in group.occurrences} | {1}
-    for path in {parent for place in places for parent in _parents(place)}:
-        module = made.get_submodule(path)
-        original = analysis.model.get_submodule(path)
-        if type(module).__module__.startswith("torch.nn"):
-            continue
-        for name, value in vars(original).items():
-            if type(value) is int and any(f and value == f * group.size for f in factors):
-                setattr(module, name, value // group.size * left)
+def _own_sizes(analysis: Analysis, groups: Mapping[str, list[int]]) -> Guesses:
+    """Whole numbers of the user's classes that equal a width that was cut, where that width's tensors live."""
+    found: Guesses = {}
+    for group_name, index in groups.items():
+        group = analysis.group(group_name)
+        places = [p.parameter.rpartition(".")[0] for p in group.occurrences]
+        widths = {f * group.size for f in ({_whole(p.expr.size, group.size) for p in group.occurrences} | {1}) if f}
+        for path in dict.fromkeys(parent for place in places for parent in _parents(place)):
+            module = analysis.model.get_submodule(path)
+            if not type(module).__module__.startswith("torch.nn"):
+                mine = {n: v for n, v in vars(module).items() if type(v) is int and v in widths}
+                found |= {(path, n): v // group.size * len(index) for n, v in mine.items()}
+    return found
 
 
 def _whole(size: int, part: int) -> int:

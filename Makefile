@@ -13,9 +13,9 @@ setup: $(READY)
 $(READY): pyproject.toml constraints-dev.txt
 	@echo "Setting up $(VENV) (a few minutes the first time, nothing afterwards)"
 	@$(PYTHON) -m venv --without-pip $(VENV)
-	@$(PYTHON) -m pip --python $(BIN)/python install --quiet -c constraints-dev.txt pip setuptools
-	@$(BIN)/python -m pip install --quiet -c constraints-dev.txt torch==2.13.0
-	@$(BIN)/python -m pip install --quiet -c constraints-dev.txt --no-build-isolation -e '.[torch,onnx,sklearn,plot,dev]'
+	@$(PYTHON) -m pip --python $(BIN)/python install -qq -c constraints-dev.txt pip setuptools
+	@$(BIN)/python -m pip install -qq -c constraints-dev.txt torch==2.13.0
+	@$(BIN)/python -m pip install -qq -c constraints-dev.txt --no-build-isolation -e '.[torch,onnx,sklearn,plot,dev]'
 	@touch $@
 
 demo: $(READY)

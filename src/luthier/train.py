@@ -238,19 +238,21 @@ class Trainer:
             for each epoch the mean training loss ("loss") and the validation metrics.
         """
         curve: Curve = []
-        best, best_state, best_epoch = -math.inf, None, 0
+        best, best_state, risen = -math.inf, None, 0
         sign = 1.0 if self.task.main.direction == "max" else -1.0
         with seeded(self.recipe.seed):
             for epoch in range(1, self.recipe.epochs + 1):
                 scores = {"loss": self.epoch(), **validate(self.model, self.task)}
                 curve.append(scores)
                 value = sign * scores[self.task.main.name]
-                if value > best or best_state is None:
-                    best, best_epoch = value, epoch
+                if value > best:
+                    risen = epoch
+                if value >= best or best_state is None:  # of equals the later: it has seen lower learning rates
+                    best = value
                     best_state = copy.deepcopy(self.model.state_dict()) if self.recipe.keep == "best" else {}
                 if on_epoch:
                     on_epoch(epoch, scores)
-                if self.recipe.patience is not None and epoch - best_epoch >= self.recipe.patience:
+                if self.recipe.patience is not None and epoch - risen >= self.recipe.patience:
                     break
         if best_state:
             self.model.load_state_dict(best_state)

@@ -4,22 +4,64 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+import socket
 import sqlite3
+import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from luthier.errors import StoreError
-from luthier.store import Header, Lease, open_store
+from luthier.store import Header, Lease, View, open_store
 from luthier.store.memory import Memory
 from luthier.trial import Report, Status, Trial
 
 AWKWARD = ["plain", 'it\'s "quoted"; DROP TABLE luthier_trials;--', "🎻/../..\\é\n", "x" * 10_000, "%s {} ?"]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server of our own on a free port: its URL."""
+    pytest.importorskip("psycopg", reason="PostgreSQL is not tested: the package psycopg is not installed")
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [
+        Path(found).parent for found in [shutil.which("initdb")] if found
+    ]
+    if not binaries:
+        pytest.skip("PostgreSQL is not tested: no server is installed")
+    user = {"user": "postgres"} if os.getuid() == 0 else {}
+    with tempfile.TemporaryDirectory(prefix="luthier-pg-") as folder, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        if user:
+            shutil.chown(folder, "postgres")
+        init = [binaries[-1] / "initdb", "-D", f"{folder}/data", "-U", "luthier", "-A", "trust", "-E", "UTF8"]
+        subprocess.run(init, check=True, capture_output=True, cwd=folder, **user)
+        free.close()
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+        control = [binaries[-1] / "pg_ctl", "-D", f"{folder}/data", "-w"]
+        start = [*control, "-l", f"{folder}/log", "-o", options, "start"]
+        subprocess.run(start, check=True, capture_output=True, cwd=folder, **user)
+        try:
+            yield f"postgresql://luthier:hunter2@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run([*control, "-m", "immediate", "stop"], capture_output=True, cwd=folder, **user)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store(request, tmp_path):
-    made = Memory() if request.param == "memory" else open_store(tmp_path / "a folder" / "studies.db")
+    if request.param == "memory":
+        made = Memory()
+    elif request.param == "sqlite":
+        made = open_store(tmp_path / "a folder" / "studies.db")
+    else:
+        made = open_store(request.getfixturevalue("postgres"))
+        for state in made.studies():
+            made.delete(state.header.name)
     yield made
     made.close()
 
@@ -36,7 +78,7 @@ def begun(store, name: str = "study", token: str = "me") -> None:
 @pytest.mark.parametrize("name", AWKWARD)
 def test_any_name_works(store, name):
     begun(store, name)
-    store.start(name, "me", Trial(0, {"x": 1}, started=1.0))
+    store.start(name, "me", Trial(0, {"x": 1}, started=1.0), View())
     assert [s.header for s in store.studies()] == [header(name)]
     assert store.trials(name) == [Trial(0, {"x": 1}, started=1.0)]
 
@@ -52,7 +94,7 @@ def test_a_trial_comes_back_as_it_was_written(store):
     begun(store)
     params = {"x": 0.1, "opt": None, "deep": True, "n": 10**12, "s": "it's 🎻"}
     trial = Trial(0, params, started=1.25)
-    assert store.start("study", "me", trial) == 1
+    assert store.start("study", "me", trial, View()) == 1
     for step, value in ((0, 0.5), (3, math.nan), (7, -math.inf)):
         trial = trial.with_report(Report(step, {"loss": value, "acc": 1 / 3}))
         store.report("study", "me", 0, Report(step, {"loss": value, "acc": 1 / 3}))
@@ -67,7 +109,7 @@ def test_a_trial_comes_back_as_it_was_written(store):
 
 def test_a_second_report_for_a_step_replaces_the_first(store):
     begun(store)
-    store.start("study", "me", Trial(0, {}))
+    store.start("study", "me", Trial(0, {}), View())
     store.report("study", "me", 0, Report(1, {"loss": 1.0}))
     store.report("study", "me", 0, Report(1, {"loss": 2.0}))
     assert store.trials("study")[0].reports == (Report(1, {"loss": 2.0}),)
@@ -75,9 +117,9 @@ def test_a_second_report_for_a_step_replaces_the_first(store):
 
 def test_starting_again_forgets_the_reports_and_counts(store):
     begun(store)
-    assert store.start("study", "me", Trial(0, {"x": 1})) == 1
+    assert store.start("study", "me", Trial(0, {"x": 1}), View()) == 1
     store.report("study", "me", 0, Report(1, {"loss": 1.0}))
-    assert store.start("study", "me", Trial(0, {"x": 1}, started=9.0)) == 2
+    assert store.start("study", "me", Trial(0, {"x": 1}, started=9.0), View()) == 2
     assert store.trials("study") == [Trial(0, {"x": 1}, started=9.0)]
 
 
@@ -97,12 +139,12 @@ def test_a_live_driver_keeps_others_out_and_is_named(store):
 
 def test_a_driver_that_lost_its_lease_writes_no_more(store):
     begun(store)
-    store.start("study", "me", Trial(0, {}))
+    store.start("study", "me", Trial(0, {}), View())
     store.release("study", "me")
     store.claim("study", "you", 60.0)
     done = Trial(0, {}).ending(Status.COMPLETE, 1.0, {"loss": 1.0})
     acts = [
-        lambda: store.start("study", "me", Trial(1, {})),
+        lambda: store.start("study", "me", Trial(1, {}), View()),
         lambda: store.report("study", "me", 0, Report(1, {"loss": 1.0})),
         lambda: store.finish("study", "me", done),
         lambda: store.beat("study", "me", 1.0),
@@ -111,6 +153,15 @@ def test_a_driver_that_lost_its_lease_writes_no_more(store):
         with pytest.raises(StoreError, match="lease"):
             act()
     assert store.trials("study") == [Trial(0, {})]
+
+
+def test_what_a_proposal_saw_is_kept(store):
+    begun(store)
+    views = {0: View("user"), 1: View("algorithm", (0,)), 2: View("algorithm", (0, 1))}
+    for number, view in views.items():
+        store.start("study", "me", Trial(number, {}), view)
+    store.start("study", "me", Trial(1, {}), View())  # begun again: what it was made from stays
+    assert store.views("study") == views
 
 
 def test_time_spent_is_kept(store):
@@ -123,7 +174,7 @@ def test_deleting_removes_one_study_only(store):
     begun(store, "one")
     begun(store, "two")
     for name in ("one", "two"):
-        store.start(name, "me", Trial(0, {"of": name}))
+        store.start(name, "me", Trial(0, {"of": name}), View())
         store.report(name, "me", 0, Report(1, {"loss": 1.0}))
     store.delete("one")
     assert store.state("one") is None
@@ -212,7 +263,7 @@ def test_hostile_rows_are_data(file):
     made = open_store(file)
     made.release("study", "me")
     made.claim("study", "me2", 60.0)
-    made.start("study", "me2", Trial(0, {}))
+    made.start("study", "me2", Trial(0, {}), View())
     edit(file, "UPDATE luthier_trials SET params = ?", bad)
     assert made.trials("study")[0].params == json.loads(bad)
     made.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,6 +81,19 @@ class State:
     driver: str | None = None
 
 
+@dataclass(frozen=True)
+class View:
+    """What a proposal was made from, besides the key: enough to make it again.
+
+    Attributes:
+        by: "algorithm", or "user" for configurations given to be tried first.
+        pending: numbers of the earlier trials that had not ended; all other earlier ones had.
+    """
+
+    by: str = "algorithm"
+    pending: tuple[int, ...] = ()
+
+
 class Store(Protocol):
     """What every store does. Each call that writes has written for good when it returns."""
 
@@ -120,8 +133,16 @@ class Store(Protocol):
         """Gives the lease back; nothing happens where it is somebody else's."""
         ...
 
-    def start(self, name: str, token: str, trial: Trial) -> int:
-        """Records a trial before it runs; one that is there already starts afresh. Returns how often it was started."""
+    def start(self, name: str, token: str, trial: Trial, view: View) -> int:
+        """Records a trial before it runs; one that is there already starts afresh and keeps its view.
+
+        Returns:
+            how often it was started.
+        """
+        ...
+
+    def views(self, name: str) -> dict[int, View]:
+        """What each trial's proposal was made from, by number."""
         ...
 
     def report(self, name: str, token: str, number: int, report: Report) -> None:
@@ -241,8 +262,3 @@ def check_name(name: object) -> str:
     if not good:
         raise UsageError("the study's name cannot be used", expected="a text without NUL characters", got=repr(name))
     return str(name)
-
-
-def by_number(trials: Sequence[Trial]) -> dict[int, Trial]:
-    """Trials by their numbers."""
-    return {t.number: t for t in trials}

@@ -49,6 +49,8 @@ trials = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("status", String(16), nullable=False),
     Column("params", Text, nullable=False),  # JSON
+    Column("proposed_by", String(16), nullable=False),
+    Column("pending", Text, nullable=False),  # JSON: the earlier trials that had not ended when it was proposed
     Column("metrics", Text),  # JSON, or NULL while it runs
     Column("cause", Text),
     Column("started", Double, nullable=False),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from luthier.store import Header, Lease, State, held, lost
+from luthier.store import Header, Lease, State, View, held, lost
 from luthier.trial import Report, Trial
 
 
@@ -12,6 +12,7 @@ from luthier.trial import Report, Trial
 class _Study:
     state: State
     trials: dict[int, Trial] = field(default_factory=dict)
+    views: dict[int, View] = field(default_factory=dict)
     starts: dict[int, int] = field(default_factory=dict)
     token: str | None = None
 
@@ -56,8 +57,12 @@ class Memory:
             study.token = None
             study.state = replace(study.state, driver=None)
 
-    def start(self, name: str, token: str, trial: Trial) -> int:
+    def views(self, name: str) -> dict[int, View]:
+        return dict(self._studies[name].views)
+
+    def start(self, name: str, token: str, trial: Trial, view: View) -> int:
         study = self._mine(name, token)
+        study.views.setdefault(trial.number, view)
         study.trials[trial.number] = trial
         study.starts[trial.number] = study.starts.get(trial.number, 0) + 1
         return study.starts[trial.number]

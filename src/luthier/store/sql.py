@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, create_engine, delete, event, exc,
 from sqlalchemy.engine import URL, Row, make_url
 
 from luthier.errors import StoreError
-from luthier.store import Header, Lease, State, held, key, lost
+from luthier.store import Header, Lease, State, View, held, key, lost
 from luthier.store._schema import prepare, reports, studies, trials
 from luthier.trial import Report, Status, Trial
 
@@ -115,8 +115,14 @@ class Sql:
             with self._told("written"), self._engine.begin() as connection:
                 connection.execute(_RENEW, mine)
 
-    def start(self, name: str, token: str, trial: Trial) -> int:
-        mine = {"study": self._id(name), "number": trial.number}
+    def views(self, name: str) -> dict[int, View]:
+        wanted = select(trials.c.number, trials.c.proposed_by, trials.c.pending).where(trials.c.study == self._id(name))
+        with self._told("read"), self._reading() as connection:
+            return {n: View(by, tuple(json.loads(pending))) for n, by, pending in connection.execute(wanted)}
+
+    def start(self, name: str, token: str, trial: Trial, view: View) -> int:
+        seen = {"proposed_by": view.by, "pending": json.dumps(view.pending)}
+        mine = {"study": self._id(name), "number": trial.number, **seen}
         same = {"the_study": self._id(name), "the_number": trial.number}
         values = {"status": trial.status.value, "params": json.dumps(dict(trial.params)), "started": trial.started}
         try:

@@ -20,7 +20,7 @@ from luthier.keys import Key
 from luthier.progress import Outlook, Progress
 from luthier.run import Job, Outcome, Work
 from luthier.space import Params
-from luthier.store import Store
+from luthier.store import Store, View
 from luthier.study.ledger import Ledger
 from luthier.study.settings import Settings
 from luthier.trial import Report, Status, Trial
@@ -144,7 +144,7 @@ class Driver:
             return None
         while self._queue:
             again = self._queue.popleft()
-            if job := self._start(again.number, dict(again.params)):
+            if job := self._start(again.number, dict(again.params), View()):
                 return job
         number = len(self._ledger)
         budget, lag = self._settings.budget, self._settings.pool.lag
@@ -152,8 +152,8 @@ class Driver:
             return None
         if lag is not None and self._ledger.complete_below <= number - lag:
             return None
-        params = self._propose(number)
-        return None if params is None else self._start(number, params)
+        params, view = self._propose(number)
+        return None if params is None else self._start(number, params, view)
 
     def _ends(self) -> bool:
         """Whether no more trials start."""
@@ -169,26 +169,21 @@ class Driver:
         timeout = self._settings.budget.timeout
         return timeout is not None and self.spent >= timeout
 
-    def _propose(self, number: int) -> Params | None:
+    def _propose(self, number: int) -> tuple[Params | None, View]:
         if self._first:
-            return self._first.popleft()
+            return self._first.popleft(), View("user")
         settings, lag = self._settings, self._settings.pool.lag
         running = [*self._running, *(t.number for t in self._queue)]
-        found = settings.algorithm.ask(
-            settings.space,
-            settings.objectives,
-            self._ledger.history(number, lag),
-            self._ledger.pending(number, lag, running),
-            1,
-            Key(settings.seed, number),
-        )
+        history, pending = self._ledger.history(number, lag), self._ledger.pending(number, lag, running)
+        key = Key(settings.seed, number)
+        found = settings.algorithm.ask(settings.space, settings.objectives, history, pending, 1, key)
         self._exhausted = not found
-        return found[0] if found else None
+        return (found[0] if found else None), View(pending=tuple(t.number for t in pending))
 
-    def _start(self, number: int, params: Params) -> Job | None:
+    def _start(self, number: int, params: Params, view: View) -> Job | None:
         trial = Trial(number, params, started=time.time())
         self._ledger.put(trial)
-        starts = self._run.store.start(self._run.name, self._token, self._dumped(trial))
+        starts = self._run.store.start(self._run.name, self._token, self._dumped(trial), view)
         if starts > _STARTS:
             cause = f"it was begun {_STARTS} times, and each time its driver died or was interrupted"
             self._end(trial, Outcome(Status.FAILED, cause=cause))

@@ -68,9 +68,12 @@ class Ledger:
         return self._history[: bisect_left(self._history, number - lag + 1, key=_number)]
 
     def pending(self, number: int, lag: int | None, running: Sequence[int]) -> list[Trial]:
-        """The trials that count as running for the proposal of this number."""
+        """The trials that count as running for the proposal of this number, without what they reported so far.
+
+        Reports come at moments of their own; a proposal that depended on them could not be made again.
+        """
         if lag is None:
-            return [self._all[n] for n in sorted(running)]
+            return [_hidden(self._all[n]) for n in sorted(running)]
         return [_hidden(self._all[n]) for n in range(max(number - lag + 1, 0), number) if n in self._all]
 
     def others(self, number: int, lag: int | None) -> list[Trial]:

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from luthier.run import Limits, Objective
 from luthier.search import Algorithm
 from luthier.space import Parameter, Params, Space
 from luthier.stop import StopRule
-from luthier.store import Header, State, Store, check_name, folder_of, key, open_store, short
+from luthier.store import Header, State, Store, View, check_name, folder_of, key, open_store, short
+from luthier.study import exchange
 from luthier.study.driver import Driver, Run
 from luthier.study.ledger import Ledger
 from luthier.study.settings import Budget, Pool, Settings, Target, read_first
@@ -137,6 +139,7 @@ def _drive(settings: Settings, place: Place, name: str | None, progress: Progres
         study.ender = driver.stop
         driver.drive()
         study.ender = None
+        study.views = store.views(study.name)
         study.interrupted = driver.interrupted
         return study
     finally:
@@ -242,6 +245,61 @@ def load_study(store: Place, name: str | None = None) -> Study:
     return study
 
 
+def import_study(path: str | os.PathLike[str], store: Place, name: str | None = None) -> Study:
+    """Reads a file that :meth:`Study.export` wrote into a store.
+
+    Args:
+        path: the file; it is data, nothing in it is run.
+        store: a path, a URL or a store.
+        name: the study's name there; None: its own.
+
+    Returns:
+        the study, as :func:`load_study` gives it.
+
+    Raises:
+        StoreError: the file or the store cannot be used.
+        UsageError: there is a study of that name.
+    """
+    header, entries = exchange.read(Path(path))
+    opened = open_store(store)
+    try:
+        exchange.put(opened, header, entries, name)
+    finally:
+        if opened is not store:
+            opened.close()
+    return load_study(store, header.name if name is None else name)
+
+
+def copy_study(source: Place, name: str, target: Place, new_name: str | None = None) -> Study:
+    """Copies a study from one store to another, or within one under a new name.
+
+    Args:
+        source: a path, a URL or a store.
+        name: the study.
+        target: where to.
+        new_name: its name there; None: the same.
+
+    Returns:
+        the copy.
+
+    Raises:
+        StoreError: one of the stores cannot be used.
+        UsageError: there is no such study, or there is one at the target.
+    """
+    opened = open_store(source, create=False)
+    made = open_store(target)
+    try:
+        state = _find(opened, name)
+        views = opened.views(name)
+        entries = [(t, views.get(t.number, View())) for t in opened.trials(name)]
+        exchange.put(made, state.header, entries, new_name)
+    finally:
+        for each, place in ((opened, source), (made, target)):
+            if each is not place:
+                each.close()
+    return load_study(target, name if new_name is None else new_name)
+
+
 def _find(store: Store, name: str | None) -> State:
     if name is not None and (state := store.state(check_name(name))) is not None:
         return state
@@ -260,5 +318,5 @@ def _find(store: Store, name: str | None) -> State:
 def _view(store: Store, header: Header, space: Space, folder: Path) -> Study:
     wanted = Objectives.of(objectives=header.objectives["directions"], constraints=header.objectives["constraints"])
     trials = store.trials(header.name)
-    ledger = Ledger(Trial(**{**vars(t), "params": space.load(t.params)}) for t in trials)
-    return Study(header, space, wanted, ledger, folder)
+    ledger = Ledger(replace(t, params=space.load(t.params)) for t in trials)
+    return Study(header, space, wanted, ledger, folder, store.views(header.name))

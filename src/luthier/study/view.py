@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from luthier import search
 from luthier.errors import UsageError
 from luthier.extras import need
 from luthier.objectives import Objectives
 from luthier.report import study_page
+from luthier.search import Algorithm
 from luthier.space import Space
-from luthier.store import Header
+from luthier.store import Header, View
+from luthier.study.exchange import write
 from luthier.study.importance import importance
 from luthier.study.ledger import Ledger
+from luthier.study.replay import Difference, Proposer, replay
 from luthier.trial import Status, Trial
 
 _FEWEST = 8  # completed trials before a share of variance says anything
@@ -31,6 +35,7 @@ class Study:
         space: where was searched.
         objectives: what was wanted.
         interrupted: whether Ctrl-C ended the last run before its budget did.
+        views: what each proposal was made from, by trial number.
         folder: where trials keep their checkpoints, one folder per number.
     """
 
@@ -39,6 +44,7 @@ class Study:
     objectives: Objectives
     ledger: Ledger
     folder: Path
+    views: Mapping[int, View] = field(default_factory=dict, repr=False)
     interrupted: bool = False
     ender: Callable[[], None] | None = field(default=None, repr=False)
     scratch: object = field(default=None, repr=False)  # keeps a temporary folder alive
@@ -88,6 +94,44 @@ class Study:
     def ranking(self) -> list[Trial]:
         """The completed trials from best to worst."""
         return self.objectives.sorted(self.trials)
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the whole study as one JSON Lines file; :func:`luthier.study.import_study` reads it.
+
+        Returns:
+            where it was written.
+        """
+        dumped = [(replace(t, params=self.space.dump(t.params)), self._view(t.number)) for t in self.trials]
+        write(Path(path), self.header, dumped)
+        return Path(path)
+
+    def replay(self, algorithm: str | Algorithm | None = None, space: Space | None = None) -> list[Difference]:
+        """Makes every proposal again, from what it was made from then.
+
+        Args:
+            algorithm: as it was set up for the study; None: the stored name with its default settings.
+            space: the space with its predicates, which no store can hold; None: this study's.
+
+        Returns:
+            where replay and record differ; empty: all the same, bit for bit.
+
+        Raises:
+            UsageError: the space had predicates and none was given, or the algorithm is unknown.
+        """
+        where = self.space if space is None else space
+        if len(where.where) != self.header.space["where"]:
+            raise UsageError(
+                "the space's predicates are not stored",
+                expected=f"replay(space=...) with its {self.header.space['where']} predicates",
+                got=f"a space with {len(where.where)}",
+            )
+        chosen = search.get(self.header.settings["algorithm"].lower() if algorithm is None else algorithm)
+        seed = int(self.header.settings["seed"])
+        ledger = Ledger(replace(t, params=where.load(self.space.dump(t.params))) for t in self.trials)
+        return replay(Proposer(where, self.objectives, chosen, seed), ledger, self.views)
+
+    def _view(self, number: int) -> View:
+        return self.views.get(number, View())
 
     def stop(self) -> None:
         """From a callback: no more trials are started."""

@@ -1,0 +1,136 @@
+"""Studies as JSON Lines, and copies between stores."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from luthier.errors import StoreError, UsageError
+from luthier.store import Header, Store, View, check_name, short
+from luthier.trial import Report, Status, Trial
+
+FORMAT = 1
+
+Entry = tuple[Trial, View]
+
+
+def write(path: Path, header: Header, entries: Iterable[Entry]) -> None:
+    """One line for the study, then one per trial; the file appears whole or not at all."""
+    rough = path.with_name(path.name + ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rough.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"luthier_study": FORMAT, **asdict(header)}) + "\n")
+        for trial, view in entries:
+            file.write(json.dumps(_row(trial, view)) + "\n")
+    os.replace(rough, path)
+
+
+def read(path: Path) -> tuple[Header, list[Entry]]:
+    """The inverse of :func:`write`.
+
+    Raises:
+        StoreError: not such a file, one of a newer version, or a damaged line; names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"the file {path} cannot be read", got=error) from None
+    header = _header(path, lines[0] if lines else "")
+    entries = []
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            entries.append(_entry(json.loads(line)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"line {number} of {path} is damaged",
+                expected="a trial as Study.export wrote it",
+                got=f"{type(error).__name__}: {error}",
+            ) from None
+    return header, entries
+
+
+def _header(path: Path, line: str) -> Header:
+    try:
+        row = json.loads(line)
+        version = row.pop("luthier_study")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise StoreError(
+            f"{path} is not a study", expected="a file that Study.export wrote", got=short(line) or "an empty file"
+        ) from None
+    if not isinstance(version, int) or version > FORMAT:
+        raise StoreError(
+            f"{path} was written by a newer version of Luthier", expected=f"format {FORMAT} or older", got=version
+        )
+    try:
+        return Header(**row)
+    except TypeError as error:
+        raise StoreError(f"the first line of {path} is damaged", got=error) from None
+
+
+def _row(trial: Trial, view: View) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "status": trial.status.value,
+        "params": dict(trial.params),
+        "metrics": _plain(trial.metrics),
+        "reports": [[r.step, _plain(r.metrics)] for r in trial.reports],
+        "cause": trial.cause,
+        "started": trial.started,
+        "ended": trial.ended,
+        "proposed_by": view.by,
+        "pending": list(view.pending),
+    }
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    reports = tuple(Report(int(step), _floats(metrics)) for step, metrics in row["reports"])
+    trial = Trial(
+        int(row["number"]),
+        dict(row["params"]),
+        Status(row["status"]),
+        _floats(row["metrics"]),
+        reports,
+        None if row["cause"] is None else str(row["cause"]),
+        float(row["started"]),
+        None if row["ended"] is None else float(row["ended"]),
+    )
+    return trial, View(str(row["proposed_by"]), tuple(int(n) for n in row["pending"]))
+
+
+def _plain(metrics: Mapping[str, float]) -> dict[str, float | str]:
+    return {n: v if math.isfinite(v) else str(v) for n, v in metrics.items()}
+
+
+def _floats(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {str(n): float(v) for n, v in metrics.items()}
+
+
+def put(store: Store, header: Header, entries: Iterable[Entry], name: str | None) -> None:
+    """Adds a study to a store, under another name if one is given.
+
+    Raises:
+        UsageError: there is a study of that name.
+    """
+    mine = replace(header, name=check_name(header.name if name is None else name))
+    if not store.create(mine):
+        raise UsageError(
+            f"there is a study {short(mine.name)!r} already", expected="a name that is free", fix="give another name"
+        )
+    token = uuid.uuid4().hex
+    store.claim(mine.name, token, 0.0)
+    try:
+        for trial, view in entries:
+            begun = Trial(trial.number, trial.params, started=trial.started)
+            store.start(mine.name, token, begun, view)
+            for report in trial.reports:
+                store.report(mine.name, token, trial.number, report)
+            if trial.finished:
+                store.finish(mine.name, token, trial)
+    finally:
+        store.release(mine.name, token)

@@ -43,7 +43,7 @@ def test_warmup_rises_to_one_and_then_falls():
     factors = [rate(Recipe(warmup=0.2), step, 20) for step in range(21)]
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
     assert factors[-1] == pytest.approx(0)
-    assert all(a >= b for a, b in itertools.pairwise(factors))
+    assert all(a >= b for a, b in itertools.pairwise(factors[4:]))
 
 
 def test_one_step_of_plain_sgd_by_hand():

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.surgery import Proof
+from luthier.words import number
 
 COUNTS = ("parameters", "macs", "bytes")
 
@@ -93,19 +94,6 @@ class Result:
             yield checks
         if self.note:
             yield Text(self.note)
-
-
-def number(value: float) -> str:
-    """A count as people read it.
-
-    Example:
-        >>> number(2_412_000), number(950)
-        ('2.41 M', '950')
-    """
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g}"
 
 
 def front_table(dense: Point, front: Sequence[Point], best: Point | None, batch_size: int) -> Table:

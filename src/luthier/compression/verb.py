@@ -16,7 +16,7 @@ from luthier.compression.budget import Budget
 from luthier.compression.finish import Publisher, kind_of, write_json
 from luthier.compression.joint import JointObjective, Plans, baselines, measure_table, space
 from luthier.compression.line import Line
-from luthier.compression.result import Point, Result, number
+from luthier.compression.result import Point, Result
 from luthier.compression.settings import Settings, fingerprint
 from luthier.errors import BudgetError, UsageError
 from luthier.export.bundle import load, save
@@ -29,6 +29,7 @@ from luthier.study import Study, tune
 from luthier.task import Task
 from luthier.train import Recipe, Trainer, progress_bar, validate
 from luthier.trial import Trial
+from luthier.words import number
 
 VERSION = 1
 

@@ -19,6 +19,7 @@ from luthier.errors import LuthierError, UsageError
 from luthier.export.onnx import two_of, write_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.model import Analysis, analyse
+from luthier.words import number
 
 
 @dataclass(frozen=True)
@@ -72,30 +73,29 @@ class Profile:
         if self.latency:
             speed = f"{self.latency.ms:.3f} ms [{self.latency.low:.3f}, {self.latency.high:.3f}]"
         yield Text(
-            f"{self.parameters:,} parameters, {self.macs:,} MACs per example, {self.bytes:,} bytes, "
+            f"{number(self.parameters)} parameters, {number(self.macs)} MACs per example, {number(self.bytes)}B, "
             f"latency {speed} (ONNX Runtime, 1 thread, batch {self.batch_size})"
         )
         yield _tree(self.layers, self.macs, self.parameters)
         if self.analysis:
-            yield Text(f"Can be cut: {self.analysis.coverage}")
+            yield Text(str(self.analysis.coverage))
         for remark in self.remarks:
             yield Text(remark, style="yellow")
 
 
 def _tree(layers: Sequence[Layer], macs: int, parameters: int) -> Tree:
+    """Modules that cost something, as they are nested."""
     nodes: dict[str, Tree] = {}
-    root = Tree("network")
     for layer in layers:
-        label = Text()
-        label.append(layer.name.rpartition(".")[2] or layer.kind, style="bold")
-        label.append(f"  {layer.kind}" if layer.name else "", style="dim")
-        label.append(f"  {layer.parameters:,} parameters ({layer.parameters / max(parameters, 1):.0%})")
-        label.append(f"  {layer.macs:,} MACs ({layer.macs / max(macs, 1):.0%})")
-        parent = nodes.get(layer.name.rpartition(".")[0]) if layer.name else None
-        nodes[layer.name] = parent.add(label) if parent else Tree(label)
-        if not layer.name:
-            root = nodes[""]
-    return root
+        if layer.name and not layer.parameters and not layer.macs:
+            continue
+        outer, _, own = layer.name.rpartition(".")
+        label = Text.assemble((own or layer.kind, "bold"), (f"  {layer.kind}" if own else "", "dim"))
+        for count, whole, unit in ((layer.parameters, parameters, "parameters"), (layer.macs, macs, "MACs")):
+            label.append(f"   {number(count)} {unit} ", style="" if count else "dim")
+            label.append(f"{count / max(whole, 1):.0%}", style="bold cyan" if count > whole / 5 else "dim")
+        nodes[layer.name] = nodes[outer].add(label) if layer.name else Tree(label)
+    return nodes[""]
 
 
 def profile(model: Any, inputs: Tensor | Sequence[Tensor], rounds: int = 25) -> Profile:

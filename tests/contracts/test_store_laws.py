@@ -229,23 +229,23 @@ def test_a_folder_a_missing_file_and_bad_urls_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("host", "pid", "born", "beat", "lives"),
+    ("host", "pid", "born", "silence", "lives"),
     [
-        ("here", "mine", "mine", 0.0, True),  # the process is there, however long it was silent
-        ("here", "mine", 1.0, time.time(), False),  # the number was given to another process since
-        ("here", 2**22 + 1, 1.0, time.time(), False),  # no such process
-        ("elsewhere", 1, 1.0, time.time(), True),  # a fresh sign of life
-        ("elsewhere", 1, 1.0, time.time() - 61, False),
+        ("here", "mine", "mine", 1e9, True),  # the process is there, however long it was silent
+        ("here", "mine", 1.0, 0.0, False),  # the number was given to another process since
+        ("here", 2**22 + 1, 1.0, 0.0, False),  # no such process
+        ("elsewhere", 1, 1.0, 0.0, True),  # a fresh sign of life
+        ("elsewhere", 1, 1.0, 61.0, False),
     ],
 )
-def test_a_dead_drivers_lease_expires(file, host, pid, born, beat, lives):
+def test_a_dead_drivers_lease_expires(file, host, pid, born, silence, lives):
     me = Lease("them")
     values = (
         "them",
         me.host if host == "here" else host,
         me.pid if pid == "mine" else pid,
         me.born if born == "mine" else born,
-        beat,
+        time.time() - silence,
     )
     edit(file, "UPDATE luthier_studies SET token = ?, host = ?, pid = ?, born = ?, beat = ?", *values)
     store = open_store(file)

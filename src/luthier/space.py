@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ Params = dict[str, Any]
 Predicate = Callable[[Params], bool]
 P = TypeVar("P", bound="Parameter")
 
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _BELOW_ONE = 1.0 - 2.0**-53
 _TRIES = 10_000
 
@@ -221,6 +223,16 @@ class _Listed:
     def size(self) -> float:
         return len(self.options)
 
+    @property
+    def written(self) -> list[Any]:
+        """The options as JSON has them; those it lacks as their printed form, numbered where two look alike."""
+        texts = [_plain(v) for v in self.options]
+        labels = [_label(t) for t in texts]
+        return [
+            t if labels.count(label) == 1 else f"{t} #{i}"
+            for i, (t, label) in enumerate(zip(texts, labels, strict=True))
+        ]
+
     def index(self, value: Any) -> int:
         """Position of a value among the options."""
         return [_label(v) for v in self.options].index(_label(value))
@@ -250,7 +262,7 @@ class Choice(_Listed):
     """
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": "choice", "options": [_plain(v) for v in self.options]}
+        return {"kind": "choice", "options": self.written}
 
     def when(self, **parents: Any) -> Choice:
         return Choice(self.options, parents)
@@ -264,7 +276,7 @@ class Ordinal(_Listed):
     """
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": "ordinal", "options": [_plain(v) for v in self.options]}
+        return {"kind": "ordinal", "options": self.written}
 
     def when(self, **parents: Any) -> Ordinal:
         return Ordinal(self.options, parents)
@@ -279,7 +291,9 @@ def _label(value: Any) -> str:
 def _plain(value: Any) -> Any:
     """The value where JSON has it, else its printed form."""
     plain = value.item() if isinstance(value, np.generic) else value
-    return plain if plain is None or isinstance(plain, bool | int | float | str) else repr(plain)
+    if plain is None or isinstance(plain, bool | int | float | str):
+        return plain
+    return _ADDRESS.sub("", repr(plain))  # an address is another one in every run
 
 
 class Space:
@@ -458,7 +472,9 @@ class Space:
         for name, parameter in self.parameters.items():
             rows[name] = parameter.to_json()
             if self.conditions[name]:
-                rows[name]["when"] = {p: [_plain(v) for v in vs] for p, vs in self.conditions[name].items()}
+                rows[name]["when"] = {
+                    p: [_dumped(self.parameters[p], v) for v in vs] for p, vs in self.conditions[name].items()
+                }
         return {"parameters": rows, "where": len(self.where)}
 
     @classmethod
@@ -468,17 +484,24 @@ class Space:
 
     def dump(self, params: Mapping[str, Any]) -> Params:
         """Values as JSON has them; an option that JSON lacks as its printed form."""
-        return {name: _plain(value) for name, value in params.items()}
+        return {n: _dumped(self.parameters[n], v) if n in self.parameters else _plain(v) for n, v in params.items()}
 
     def load(self, params: Mapping[str, Any]) -> Params:
         """The inverse of :meth:`dump`, finding options by their printed form."""
         return {n: _original(self.parameters[n], v) if n in self.parameters else v for n, v in params.items()}
 
 
+def _dumped(parameter: Parameter, value: Any) -> Any:
+    plain = _plain(value)
+    if isinstance(parameter, _Listed) and plain is not value and parameter.contains(value):
+        return parameter.written[parameter.index(value)]
+    return plain
+
+
 def _original(parameter: Parameter, value: Any) -> Any:
     if isinstance(parameter, _Listed):
-        for option in parameter.options:
-            if _label(_plain(option)) == _label(value):
+        for option, text in zip(parameter.options, parameter.written, strict=True):
+            if _label(text) == _label(value):
                 return option
     return value
 

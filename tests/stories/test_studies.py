@@ -488,3 +488,24 @@ def test_nothing_heavy_is_loaded_by_import():
         " algorithm='random', progress=False); print('torch' in sys.modules, 'sqlalchemy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False False\n"
+
+
+def test_functions_and_lambdas_as_options_survive_another_process(tmp_path):
+    """Their printed forms hold addresses, or look alike: neither may confuse a resumed study."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, luthier as lt\n"
+        "class Plain: pass\n"
+        "f = lambda x: x\n"
+        "options = [f, lambda x: -x, abs, Plain(), (1, 2), 'abs', 3.0, 3]\n"
+        "space = lt.Space(x=lt.Float(0, 1), act=lt.Choice(options), on=lt.Int(1, 2).when(act=f))\n"
+        "s = lt.tune(lambda t: options.index(t['act']), space, minimize='l', algorithm='random', progress=False,\n"
+        "            trials=int(sys.argv[2]), store=sys.argv[1], name='n')\n"
+        "assert all(options.index(t.params['act']) == t.metrics['l'] for t in s.trials)\n"
+        "assert all(('on' in t.params) == (t.params['act'] is f) for t in s.trials)\n"
+        "print(len(s.trials))\n"
+    )
+    for trials in ("12", "24"):
+        done = subprocess.run([sys.executable, script, tmp_path / "s.db", trials], capture_output=True, text=True)
+        assert done.stdout.strip() == trials, done.stderr
+    assert len({t.params["act"] for t in lt.load_study(tmp_path / "s.db").trials}) > 4

@@ -88,8 +88,9 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
         >>> nearest("momentun", ["lr", "momentum"])
         "did you mean 'momentum'?"
     """
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"did you mean {close[0]!r}?" if close else None
+    known = {other.casefold(): other for other in names}
+    close = difflib.get_close_matches(name.casefold(), list(known), n=1)
+    return f"did you mean {known[close[0]]!r}?" if close else None
 
 
 def unknown(kind: str, name: str, names: Iterable[str]) -> UsageError:

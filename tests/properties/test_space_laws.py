@@ -1,0 +1,162 @@
+"""Laws of spaces: what goes to the unit cube comes back, conditions hold, JSON round-trips, wrong input is named."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import luthier as lt
+from luthier.errors import UsageError
+from luthier.keys import Key
+from luthier.objectives import Constraint, Objectives
+
+scalars = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.sampled_from(["a", "b", "x y"]), st.floats(0, 1))
+
+
+@st.composite
+def floats(draw):
+    low = draw(st.floats(-1e6, 1e6, allow_nan=False))
+    high = low + draw(st.floats(0, 1e6))
+    log = draw(st.booleans()) and low > 1e-6
+    return lt.Float(low, high, log=log)
+
+
+@st.composite
+def ints(draw):
+    low = draw(st.integers(-50, 1000))
+    return lt.Int(low, low + draw(st.integers(0, 1000)), log=draw(st.booleans()) and low > 0)
+
+
+@st.composite
+def listed(draw):
+    options = draw(st.lists(scalars, min_size=1, max_size=6))
+    unique = list({f"{type(o).__name__}{o!r}": o for o in options}.values())
+    return draw(st.sampled_from([lt.Choice, lt.Ordinal]))(unique)
+
+
+parameters = st.one_of(floats(), ints(), listed())
+
+
+@given(parameters, st.floats(0, 1, exclude_max=True))
+def test_a_value_comes_back_from_its_place(parameter, u):
+    value = parameter.from_unit(u)
+    assert parameter.contains(value)
+    again = parameter.from_unit(min(parameter.to_unit(value), 1 - 1e-12))
+    if isinstance(parameter, lt.Float):
+        assert again == pytest.approx(value, rel=1e-9, abs=1e-9 * max(abs(parameter.low), abs(parameter.high), 1))
+    else:
+        assert repr(again) == repr(value)
+
+
+@given(st.one_of(ints(), listed()))
+def test_every_value_has_its_share_of_the_unit_interval(parameter):
+    assume(parameter.size <= 50)
+    found = {repr(parameter.from_unit(u)) for u in np.linspace(0, 1, 20001)[:-1]}
+    assert found == {repr(v) for v in parameter.grid(10**6)}
+    assert len(found) == parameter.size
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=8), parameters, min_size=1, max_size=5))
+def test_json_round_trip(named):
+    space = lt.Space(named)
+    again = lt.Space.from_json(json.loads(json.dumps(space.to_json())))
+    assert again.to_json() == space.to_json()
+    params = space.from_unit(np.full(len(space), 0.4))
+    assert space.load(json.loads(json.dumps(space.dump(params)))) == params
+
+
+def test_options_that_json_lacks_are_found_again_by_their_printed_form():
+    space = lt.Space(layers=lt.Choice([(64,), (64, 64)]), kind=lt.Choice([int, float]))
+    params = {"layers": (64, 64), "kind": float}
+    assert space.load(json.loads(json.dumps(space.dump(params)))) == params
+
+
+def _conditional():
+    return lt.Space(
+        model=lt.Choice(["svm", "forest", "mlp"]),
+        layers=lt.Int(1, 3).when(model="mlp"),
+        width=lt.Int(8, 64).when(layers=(2, 3)),
+        C=lt.Float(1e-3, 1e3, log=True).when(model=("svm", "mlp")),
+    )
+
+
+@given(st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4))
+def test_only_active_parameters_are_given(u):
+    params = _conditional().from_unit(u)
+    assert ("layers" in params) == (params["model"] == "mlp")
+    assert ("width" in params) == (params.get("layers", 0) >= 2)
+    assert ("C" in params) == (params["model"] in ("svm", "mlp"))
+    units = _conditional().to_unit(params)
+    assert [math.isnan(x) for x in units] == [n not in params for n in _conditional().names]
+    assert _conditional().check(params) == params
+
+
+def test_tuples_as_options_are_not_mistaken_for_lists_of_values():
+    space = lt.Space(shape=lt.Choice([(1,), (1, 2)]), x=lt.Float(0, 1).when(shape=(1, 2)))
+    assert space.conditions["x"] == {"shape": ((1, 2),)}
+
+
+def test_true_is_not_one():
+    space = lt.Space(a=lt.Choice([True, 1, 1.0, "1", None]), b=lt.Float(0, 1).when(a=1))
+    active = [("b" in space.from_unit([u, 0.5])) for u in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    assert active == [False, True, False, False, False]
+
+
+def test_where_skips_what_is_not_active_and_names_what_forbids_all():
+    space = lt.Space(m=lt.Choice(["a", "b"]), x=lt.Float(0, 1).when(m="a"), where=[lambda p: p["x"] > 0.5])
+    draws = [space.draw(Key(0, i).generator("draw")) for i in range(200)]
+    assert {d["m"] for d in draws} == {"a", "b"}
+    assert all(d.get("x", 1) > 0.5 for d in draws)
+    never = lt.Space(x=lt.Float(0, 1), where=[lambda p: True, lambda p: p["x"] > 2])
+    with pytest.raises(UsageError, match=r"where\[1\]"):
+        never.draw(Key(0).generator("draw"))
+
+
+def test_a_mistake_in_a_predicate_is_not_hidden():
+    space = lt.Space(x=lt.Float(0, 1), where=[lambda p: p["y"] > 0])
+    with pytest.raises(KeyError, match="y"):
+        space.allows({"x": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: lt.Float(2, 1), "above"),
+        (lambda: lt.Float(0, 1, log=True), "positive"),
+        (lambda: lt.Float(float("nan"), 1), "finite"),
+        (lambda: lt.Float("0", 1), "finite"),
+        (lambda: lt.Int(0.5, 2), "whole"),
+        (lambda: lt.Int(True, 2), "whole"),
+        (lambda: lt.Choice([]), "empty"),
+        (lambda: lt.Choice("sgd"), "not a list"),
+        (lambda: lt.Choice(["a", "a"]), "twice"),
+        (lambda: lt.Space(), "empty"),
+        (lambda: lt.Space(x=3), "kind"),
+        (lambda: lt.Space(x=["a", "b"]), "Choice"),
+        (lambda: lt.Space(x=lt.Float(0, 1).when(y=1)), "y"),
+        (lambda: lt.Space(m=lt.Choice(["a"]), x=lt.Float(0, 1).when(m="b")), "never takes"),
+        (lambda: lt.Space(a=lt.Choice([1]).when(b=1), b=lt.Choice([1]).when(a=1)), "circle"),
+        (lambda: _conditional().check({"model": "svm", "c": 1.0}), "did you mean 'C'"),
+        (lambda: _conditional().check({"model": "svm"}), "missing"),
+        (lambda: _conditional().check({"model": "svm", "C": 1e9}), "out of range"),
+        (lambda: Constraint.parse("mb", "about 3"), "operator"),
+        (lambda: Constraint.parse("mb", "<= many"), "operator"),
+        (lambda: Objectives.of(maximize="a", minimize="b"), "exactly one way"),
+        (lambda: Objectives.of(), "exactly one way"),
+        (lambda: Objectives.of(objectives={"a": "up"}), "direction"),
+    ],
+)
+def test_wrong_input_is_named(make, word):
+    with pytest.raises(UsageError, match=word):
+        make()
+
+
+@given(st.integers(0, 2**40), st.integers(0, 10**6), st.text(max_size=5))
+def test_streams_depend_on_their_names_alone(seed, trial, purpose):
+    draw = Key(seed, trial).generator(purpose).random()
+    assert draw == Key(seed).for_trial(trial).generator(purpose).random()
+    assert draw != Key(seed, trial + 1).generator(purpose).random()
+    assert draw != Key(seed + 1, trial).generator(purpose).random()

@@ -12,8 +12,8 @@ from scipy import integrate, optimize, stats
 from luthier import Choice, Float, Int, Space
 from luthier.search._encode import Encoding
 from luthier.search.bayes import acquisition, kernel, optimise, warp
-from luthier.search.bayes.algorithm import fantasise
 from luthier.search.bayes.fit import JITTER, Data, Evidence, Process, fit
+from luthier.search.bayes.model import fantasise
 
 RNG = np.random.default_rng(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.objectives import Objectives
+from luthier.objectives import Constraint, Objectives
 from luthier.pareto import Array
 from luthier.search._encode import Encoding
 from luthier.space import Space
@@ -24,11 +25,13 @@ class Table:
         rows: unit rows, shape (n, d).
         losses: shape (n, m), to be minimised; NaN where a trial has none, or failed.
         lack: what constraints lack, shape (n,); 0 where all hold.
+        slacks: each constraint's metric minus its bound, shape (n, c): negative where it holds, NaN where unknown.
     """
 
     rows: Array
     losses: Array
     lack: Array
+    slacks: Array
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -40,7 +43,7 @@ class Table:
 
     def take(self, kept: Any) -> Table:
         """The rows at an index."""
-        return Table(self.rows[kept], self.losses[kept], self.lack[kept])
+        return Table(self.rows[kept], self.losses[kept], self.lack[kept], self.slacks[kept])
 
 
 class Memory:
@@ -59,7 +62,7 @@ class Memory:
 
     @property
     def _width(self) -> int:
-        return len(self.encoding) + len(self.objectives.names) + 1
+        return len(self.encoding) + len(self.objectives.names) + 1 + len(self.objectives.constraints)
 
     def _read(self, trial: Trial) -> Array:
         known = self._known.get(trial.number)
@@ -69,7 +72,8 @@ class Memory:
             losses = self.objectives.losses(trial.metrics)
             if trial.status is Status.FAILED:
                 losses[:] = np.nan
-            line = np.concatenate([row, losses, [self.objectives.violation(trial.metrics)]])
+            lack = self.objectives.violation(trial.metrics)
+            line = np.concatenate([row, losses, [lack], [_slack(c, trial) for c in self.objectives.constraints]])
             known = self._known[trial.number] = (trial, line)
         return known[1]
 
@@ -82,12 +86,17 @@ class Memory:
         if len(listed) > len(old):
             lines = np.vstack([lines, *(self._read(t) for t in listed[len(old) :])])
         self._last = (listed, lines)
-        d = len(self.encoding)
-        return Table(lines[:, :d], lines[:, d:-1], lines[:, -1])
+        d, m = len(self.encoding), len(self.encoding) + len(self.objectives.names)
+        return Table(lines[:, :d], lines[:, d:m], lines[:, m], lines[:, m + 1 :])
 
     def rows(self, trials: Sequence[Trial]) -> Array:
         """Unit rows, shape (n, d)."""
         return np.array([self._read(t)[: len(self.encoding)] for t in trials]).reshape(-1, len(self.encoding))
+
+
+def _slack(constraint: Constraint, trial: Trial) -> float:
+    gap = trial.metrics.get(constraint.metric, math.nan) - constraint.bound
+    return gap if constraint.operator.startswith("<") else -gap
 
 
 def recall(memory: Memory | None, space: Space, objectives: Objectives) -> Memory:

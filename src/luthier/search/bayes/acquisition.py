@@ -63,16 +63,16 @@ class Improvement:
     def __init__(self, process: Process, best: Array) -> None:
         self.process, self.best = process, best
 
-    def __call__(self, features: Array) -> Array:
+    def __call__(self, rows: Array) -> Array:
         """Values at feature rows, shape (b,)."""
-        mean, variance = self.process.predict(features)
+        mean, variance = self.process.predict(rows)
         deviation = np.sqrt(variance)[:, None]
         each = log_h((self.best - mean) / deviation) + np.log(deviation)
         return _log_mean(each)[0]
 
-    def with_gradient(self, features: Array) -> tuple[Array, Array]:
+    def with_gradient(self, rows: Array) -> tuple[Array, Array]:
         """Values, shape (b,), and gradients, shape (b, f)."""
-        mean, variance, d_mean, d_variance = self.process.predict_with_slopes(features)
+        mean, variance, d_mean, d_variance = self.process.predict_with_slopes(rows)
         deviation = np.sqrt(variance)
         each, by_mean, by_deviation = log_ei(mean, deviation[:, None], self.best)
         value, share = _log_mean(each)
@@ -89,3 +89,102 @@ def _log_mean(logs: Array) -> tuple[Array, Array]:
     each = np.exp(logs - peak[:, None])
     total = each.sum(1)
     return peak + np.log(total / logs.shape[1]), each / total[:, None]
+
+
+class Hypervolume:
+    """Log of the expected gain in hypervolume of two objectives, exactly.
+
+    With the front sorted by its first loss the plane below it is a row of strips (a_i, b_i) x (-inf, h_i), and
+
+    EHVI = sum_i [EI_1(b_i) - EI_1(a_i)] EI_2(h_i), where EI(c) = s h((c - mean) / s).
+
+    Args:
+        processes: one per objective, independent.
+        front: non-dominated losses in the processes' units, shape (k, 2).
+        reference: the worst corner, shape (2,).
+
+    Source:
+        the strips of Emmerich et al., "Hypervolume-based expected improvement", 2011, summed by rows; expected
+        improvement in place of their psi function.
+    """
+
+    def __init__(self, processes: tuple[Process, Process], front: Array, reference: Array) -> None:
+        self.processes = processes
+        inside = front[(front < reference).all(1)]
+        ordered = inside[np.argsort(inside[:, 0], kind="stable")]
+        self.left = np.concatenate([[-np.inf], ordered[:, 0]])
+        self.right = np.concatenate([ordered[:, 0], [reference[0]]])
+        self.height = np.concatenate([[reference[1]], ordered[:, 1]])
+
+    def __call__(self, rows: Array) -> Array:
+        """Values at feature rows, shape (b,)."""
+        (m1, v1), (m2, v2) = (p.predict(rows) for p in self.processes)
+        return self._strips(m1, np.sqrt(v1)[:, None], m2, np.sqrt(v2)[:, None])[0]
+
+    def with_gradient(self, rows: Array) -> tuple[Array, Array]:
+        """Values, shape (b,), and gradients, shape (b, d)."""
+        m1, v1, dm1, dv1 = self.processes[0].predict_with_slopes(rows)
+        m2, v2, dm2, dv2 = self.processes[1].predict_with_slopes(rows)
+        s1, s2 = np.sqrt(v1)[:, None], np.sqrt(v2)[:, None]
+        value, by = self._strips(m1, s1, m2, s2)
+        gradient = by[0][:, None] * dm1[:, 0] + by[1][:, None] * dv1 / (2.0 * s1)
+        gradient += by[2][:, None] * dm2[:, 0] + by[3][:, None] * dv2 / (2.0 * s2)
+        return value, gradient
+
+    def _strips(self, m1: Array, s1: Array, m2: Array, s2: Array) -> tuple[Array, list[Array]]:
+        """Log EHVI, shape (b,), and its slopes by mean 1, deviation 1, mean 2, deviation 2."""
+        right, right_m, right_s = log_ei(m1, s1, self.right)
+        up, up_m, up_s = log_ei(m2, s2, self.height)
+        left, left_m, left_s = log_ei(m1, s1, np.where(np.isfinite(self.left), self.left, m1 - 1e3 * s1))
+        part = np.where(np.isfinite(self.left), np.exp(np.minimum(left - right, -1e-12)), 0.0)
+        kept = -np.expm1(np.log(np.maximum(part, 1e-300)))
+        width = right + np.log(kept)
+        total = width + up
+        peak = total.max(1, keepdims=True)
+        share = np.exp(total - peak)
+        value = peak[:, 0] + np.log(share.sum(1))
+        share /= share.sum(1, keepdims=True)
+        slopes = [
+            share * (right_m - part * left_m) / kept,
+            share * (right_s - part * left_s) / kept,
+            share * up_m,
+            share * up_s,
+        ]
+        return value, [each.sum(1) for each in slopes]
+
+
+class Feasible:
+    """An acquisition plus the log probability that bounds hold.
+
+    Args:
+        base: what is wanted; None: only that the bounds hold.
+        bounds: processes and the value that each must stay below.
+
+    Source:
+        Gardner et al., "Bayesian optimization with inequality constraints", 2014, in logarithms.
+    """
+
+    def __init__(self, base: Improvement | Hypervolume | None, bounds: list[tuple[Process, float]]) -> None:
+        self.base, self.bounds = base, bounds
+
+    def __call__(self, rows: Array) -> Array:
+        """Values at feature rows, shape (b,)."""
+        value = np.zeros(len(rows)) if self.base is None else self.base(rows)
+        for process, limit in self.bounds:
+            mean, variance = process.predict(rows)
+            value = value + special.log_ndtr((limit - mean[:, 0]) / np.sqrt(variance + process.noise))
+        return value
+
+    def with_gradient(self, rows: Array) -> tuple[Array, Array]:
+        """Values, shape (b,), and gradients, shape (b, d)."""
+        none = (np.zeros(len(rows)), np.zeros(rows.shape))
+        value, gradient = none if self.base is None else self.base.with_gradient(rows)
+        for process, limit in self.bounds:
+            mean, variance, d_mean, d_variance = process.predict_with_slopes(rows)
+            deviation = np.sqrt(variance + process.noise)
+            z = (limit - mean[:, 0]) / deviation
+            log_share = special.log_ndtr(z)
+            by_z = np.exp(-0.5 * (z * z + _LOG_2PI) - log_share)
+            d_z = -d_mean[:, 0] / deviation[:, None] - (z / (2.0 * deviation**2))[:, None] * d_variance
+            value, gradient = value + log_share, gradient + by_z[:, None] * d_z
+        return value, gradient

@@ -46,8 +46,8 @@ class Evidence:
     """Minus the log posterior of the hyper-parameters, and its gradient.
 
     theta = [log lengthscale of each of d dimensions, log signal variance, log noise variance, logit of the
-    additive share]. Priors: lengthscales LogNormal(sqrt(2) + log(d) / 2, sqrt(3)), which keeps the model's complexity the same
-    whatever the dimension; signal LogNormal(0, 1); noise LogNormal(-6, 2); logit of the share Normal(0, 1.5).
+    additive share]. Priors: lengthscales LogNormal(sqrt(2) + log(d) / 2, sqrt(3)), which keeps the model's complexity
+    the same whatever the dimension; signal LogNormal(0, 1); noise LogNormal(-6, 2); logit of the share Normal(0, 1.5).
 
     Args:
         data: shape (n, ...) as in :class:`Data`.

@@ -18,10 +18,10 @@ _TOP = 1.0 - 2.0**-53
 class Acquisition(Protocol):
     """A function of feature rows, to be maximised."""
 
-    def __call__(self, features: Array) -> Array:
+    def __call__(self, rows: Array) -> Array:
         """Values, shape (b,)."""
 
-    def with_gradient(self, features: Array) -> tuple[Array, Array]:
+    def with_gradient(self, rows: Array) -> tuple[Array, Array]:
         """Values, shape (b,), and gradients, shape (b, f)."""
         ...
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from luthier.pareto import Array
+
+Transform = Callable[[Array], Array]
 
 _POWERS = np.linspace(-2.0, 3.0, 51)
 
@@ -62,3 +66,13 @@ def outputs(losses: Array) -> Array:
     if len(plain) < 6 or not plain.any():
         return plain
     return standardise(yeo_johnson(plain, best_power(plain)))
+
+
+def about_zero(slacks: Array) -> Array:
+    """Targets for a quantity of which only the sign matters: signs kept, far values pulled in.
+
+    Args:
+        slacks: finite, shape (n,).
+    """
+    scale = float(np.median(np.abs(slacks))) or float(np.abs(slacks).max(initial=0.0)) or 1.0
+    return np.asarray(np.arcsinh(np.clip(slacks / max(scale, 1e-300), -1e6, 1e6)))

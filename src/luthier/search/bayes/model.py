@@ -1,0 +1,215 @@
+"""What the trials teach: one Gaussian process per objective, and one per bound that must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luthier import pareto
+from luthier.pareto import Array
+from luthier.search._encode import Encoding
+from luthier.search._memory import Memory, Table
+from luthier.search.bayes import warp
+from luthier.search.bayes.acquisition import Feasible, Hypervolume, Improvement
+from luthier.search.bayes.fit import Data, Process, fit
+from luthier.trial import Status, Trial
+
+CAP = 256
+_FANTASIES = 8
+_REMEMBERED = 16
+_BAD = 0.5
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Finished trials as the models see them.
+
+    Attributes:
+        table: all of them.
+        ran: which have losses, shape (n,).
+        losses: of those that ran, shape (r, m); of stopped ones no better than the median.
+    """
+
+    table: Table
+    ran: NDArray[np.bool_]
+    losses: Array
+
+    @property
+    def rows(self) -> Array:
+        """Unit rows of the trials that ran, shape (r, d)."""
+        return np.asarray(self.table.rows[self.ran])
+
+    @property
+    def feasible(self) -> NDArray[np.bool_]:
+        """Which of the trials that ran keep every constraint, shape (r,)."""
+        return np.asarray(self.table.lack[self.ran] <= 0)
+
+
+def learn(memory: Memory, history: Sequence[Trial]) -> Learned:
+    """Reads the history."""
+    table = memory.table(history)
+    ran = table.ran
+    losses = table.losses[ran].copy()
+    stopped = np.array([t.status is Status.STOPPED for t in history], dtype=bool)[ran]
+    if stopped.any() and len(losses):
+        losses[stopped] = np.maximum(losses[stopped], np.median(losses, axis=0))
+    return Learned(table, ran, losses)
+
+
+class Models:
+    """Fits processes, and remembers hyper-parameters by the data they were fitted to.
+
+    Args:
+        encoding: the space's.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.encoding = encoding
+        self._thetas: dict[bytes, Array] = {}
+
+    def objective(self, rows: Array, losses: Array) -> Process:
+        """The process of one objective over unit rows, shape (n, d), and losses, shape (n,)."""
+        return self._process(rows, losses, warp.outputs)
+
+    def bound(self, rows: Array, slacks: Array) -> Process:
+        """The process of a quantity that must stay below 0; far values pulled in, 0 kept."""
+        return self._process(rows, slacks, warp.about_zero)
+
+    def _process(self, rows: Array, values: Array, transform: warp.Transform) -> Process:
+        size = _stage(len(values))
+        name = rows[:size].tobytes() + values[:size].tobytes()
+        data = self._data(rows, values, transform)
+        if name not in self._thetas:
+            while len(self._thetas) >= _REMEMBERED:
+                del self._thetas[next(iter(self._thetas))]
+            part = data if size == len(values) else self._data(rows[:size], values[:size], transform)
+            self._thetas[name] = fit(part)
+        return Process(data, self._thetas[name])
+
+    def _data(self, rows: Array, values: Array, transform: warp.Transform) -> Data:
+        if len(values) > CAP:
+            best = np.argsort(values, kind="stable")[: CAP // 2]
+            kept = np.union1d(best, np.arange(len(values) - CAP // 2, len(values)))
+            rows, values = rows[kept], values[kept]
+        return Data(self.encoding.features(rows), transform(values), self.encoding.categorical)
+
+
+def _stage(count: int) -> int:
+    """How many trials the hyper-parameters are fitted to: all at first, then every so often afresh."""
+    every = 1 if count < 24 else max(2, count // 16)
+    return count - count % every
+
+
+def acquisition(
+    models: Models, learned: Learned, waiting: Array, generator: np.random.Generator
+) -> Improvement | Hypervolume | Feasible:
+    """What a proposal is chosen by.
+
+    Expected improvement; for two objectives the expected gain in hypervolume; for more, improvement of a random
+    weighting. Times the probability that constraints hold and that the trial does not fail.
+
+    Args:
+        models: fits and remembers.
+        learned: what the trials taught.
+        waiting: features of pending trials, shape (p, d).
+        generator: draws the weighting.
+    """
+    bounds = _bounds(models, learned)
+    if not learned.feasible.any():
+        return Feasible(None, bounds)
+    m = learned.losses.shape[1]
+    base = _two(models, learned, waiting) if m == 2 else _one(models, learned, waiting, generator)
+    return Feasible(base, bounds) if bounds else base
+
+
+def _one(models: Models, learned: Learned, waiting: Array, generator: np.random.Generator) -> Improvement:
+    rows, losses = _with_failures(learned, scalarise(learned.losses, generator))
+    process = models.objective(rows, losses)
+    if len(waiting):
+        process = fantasise(process, waiting)
+    known = models.encoding.features(learned.rows[learned.feasible])
+    best = process.predict(known)[0].min(0)
+    if len(waiting):
+        best = np.minimum(best, process.predict(waiting)[0].min(0))
+    return Improvement(process, best)
+
+
+def _two(models: Models, learned: Learned, waiting: Array) -> Hypervolume:
+    processes = [models.objective(*_with_failures(learned, learned.losses[:, j])) for j in range(2)]
+    if len(waiting):
+        processes = [believe(p, waiting) for p in processes]
+    known = np.vstack([models.encoding.features(learned.rows[learned.feasible]), waiting])
+    means = np.stack([p.predict(known)[0][:, 0] for p in processes], 1)
+    front = means[pareto.front(means)]
+    worst = front.max(0)
+    reference = worst + 0.1 * np.maximum(worst - front.min(0), 0.1)
+    return Hypervolume((processes[0], processes[1]), front, reference)
+
+
+def _with_failures(learned: Learned, losses: Array) -> tuple[Array, Array]:
+    """Unit rows of all trials, and losses in which a failure stands as a bad result.
+
+    Its probability alone does not keep the search away: where nothing is ever seen, hope never dies.
+    """
+    if learned.ran.all():
+        return learned.table.rows, losses
+    every = np.full(len(learned.ran), np.quantile(losses, _BAD))
+    every[learned.ran] = losses
+    return learned.table.rows, every
+
+
+def _bounds(models: Models, learned: Learned) -> list[tuple[Process, float]]:
+    """A process for each constraint, and one for failures where there were any; each must stay below 0."""
+    out = []
+    table = learned.table
+    for slack in table.slacks.T:
+        known = np.isfinite(slack)
+        if known.any():
+            out.append((models.bound(table.rows[known], slack[known]), 0.0))
+    if not learned.ran.all():
+        out.append((models.bound(table.rows, np.where(learned.ran, -1.0, 1.0)), 0.0))
+    return out
+
+
+def scalarise(losses: Array, generator: np.random.Generator) -> Array:
+    """One loss from several, by an augmented Chebyshev norm with random weights, shape (n,).
+
+    Source:
+        Knowles, "ParEGO", 2006, equation 2.
+    """
+    if losses.shape[1] == 1:
+        return losses[:, 0]
+    weights = generator.dirichlet(np.ones(losses.shape[1]))
+    low, high = losses.min(0), losses.max(0)
+    half = np.maximum(high / 2 - low / 2, 1e-300)
+    scaled = weights * (losses / 2 - low / 2) / half
+    return np.asarray(scaled.max(1) + 0.05 * scaled.sum(1))
+
+
+def fantasise(process: Process, waiting: Array) -> Process:
+    """The process with pending points added, in several versions of what they may give.
+
+    The versions are fixed normal quantiles, shuffled per point, so that nothing is drawn.
+
+    Args:
+        process: of finished trials.
+        waiting: features of pending points, shape (p, d).
+    """
+    mean, variance = process.predict(waiting)
+    levels = np.linspace(-1.5, 1.5, _FANTASIES)
+    shifts = np.stack([np.roll(levels[:: (-1) ** i], 3 * i) for i in range(len(waiting))])
+    return _grown(process, waiting, mean + shifts * np.sqrt(variance)[:, None])
+
+
+def believe(process: Process, waiting: Array) -> Process:
+    """The process with pending points added at their mean."""
+    return _grown(process, waiting, process.predict(waiting)[0])
+
+
+def _grown(process: Process, waiting: Array, values: Array) -> Process:
+    old = process.data
+    targets = np.vstack([np.repeat(old.targets[:, None], values.shape[1], 1), values])
+    return Process(Data(np.vstack([old.rows, waiting]), targets, old.categorical), process.theta)

@@ -60,7 +60,7 @@ def algorithm(request) -> search.Algorithm:
     return search.get(request.param)
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 30])
+@pytest.mark.parametrize("count", [0, 1, 3, 30, 450])
 def test_proposals_are_allowed_and_as_many_as_asked(algorithm, count):
     space = mixed()
     history = told(space, LOSS, count, lambda p, i: {"loss": loss_of(p)})

@@ -59,7 +59,7 @@ def test_evidence_is_minus_the_log_posterior():
     evidence = Evidence(DATA)
 
     def posterior(theta: np.ndarray, gram: np.ndarray) -> float:
-        prior = stats.norm.logpdf(theta[:3], math.sqrt(2) + 0.5 * math.log(3), math.sqrt(3)).sum()
+        prior = stats.norm.logpdf(theta[:3], 0, math.sqrt(0.5)).sum()
         prior += stats.norm.logpdf(theta[3], 0, 1) + stats.norm.logpdf(theta[4], -6, 2)
         prior += stats.norm.logpdf(theta[5], 0, 1.5)
         return prior + stats.multivariate_normal.logpdf(y, np.zeros(len(y)), gram)

@@ -1,4 +1,4 @@
-"""The default: picks an algorithm by the space and the number of trials."""
+"""The default: picks an algorithm by the space, the objectives and the number of trials."""
 
 from __future__ import annotations
 
@@ -7,19 +7,27 @@ from collections.abc import Sequence
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.search.bayes import Bayes
-from luthier.space import Params, Space
+from luthier.search.cmaes import CMAES
+from luthier.search.nsga2 import NSGA2
+from luthier.search.tpe import TPE
+from luthier.space import Choice, Params, Space
 from luthier.trial import Trial
+
+_MANY = 400
 
 
 class Auto:
-    """The default: Bayesian search wherever its price is worth paying.
+    """The default: Bayesian search for the first 400 trials, then what costs less and takes the results further.
+
+    After that NSGA-II for several objectives, CMA-ES where most parameters are numbers that are always active, TPE
+    elsewhere; all of them start from the whole history.
 
     When it helps: whenever there is no reason to choose something else.
-    When it hurts: never by much.
+    When it hurts: trials of milliseconds; name "tpe", "cmaes" or "random" for those.
     """
 
     def __init__(self) -> None:
-        self._bayes = Bayes()
+        self._bayes, self._many, self._tpe, self._numbers = Bayes(), NSGA2(), TPE(), CMAES()
 
     def ask(
         self,
@@ -31,7 +39,14 @@ class Auto:
         key: Key,
     ) -> list[Params]:
         """See :class:`luthier.search.Algorithm`."""
-        return self._bayes.ask(space, objectives, history, pending, n, key)
+        chosen = self._bayes if len(history) < _MANY else self._late(space, objectives)
+        return chosen.ask(space, objectives, history, pending, n, key)
+
+    def _late(self, space: Space, objectives: Objectives) -> NSGA2 | CMAES | TPE:
+        if len(objectives.names) > 1:
+            return self._many
+        loose = [n for n, p in space.parameters.items() if isinstance(p, Choice) or space.conditions[n]]
+        return self._tpe if 3 * len(loose) > len(space) else self._numbers
 
 
 METHOD = Auto

@@ -258,6 +258,33 @@ def test_a_dead_drivers_lease_expires(file, host, pid, born, silence, lives):
     store.close()
 
 
+DAMAGE = [
+    "UPDATE luthier_trials SET params = '{'",
+    "UPDATE luthier_trials SET status = 'glorious'",
+    "UPDATE luthier_trials SET metrics = '[1]'",
+    "UPDATE luthier_studies SET header = '{}'",
+    "UPDATE luthier_studies SET header = 'null'",
+]
+
+
+@pytest.mark.parametrize("statement", DAMAGE)
+def test_damaged_rows_are_an_error_of_the_store(file, statement):
+    made = open_store(file)
+    made.start("study", "me", Trial(0, {"x": 1}), View())
+    edit(file, statement)
+    with pytest.raises(StoreError, match="damaged"):
+        made.trials("study") if "trials" in statement else made.studies()
+    made.close()
+
+
+@pytest.mark.parametrize("name", ["a?b.db", "a#b%20.db", "it's 🎻.db", "-x.db"])
+def test_any_file_name_works(tmp_path, name):
+    made = open_store(tmp_path / name)
+    begun(made)
+    made.close()
+    assert (tmp_path / name).exists()
+
+
 def test_hostile_rows_are_data(file):
     bad = json.dumps({"__reduce__": ["os.system", ["touch /tmp/owned"]], "x": "<script>"})
     made = open_store(file)

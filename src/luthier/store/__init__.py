@@ -184,14 +184,18 @@ def open_store(place: str | os.PathLike[str] | Store | None, create: bool = True
     if isinstance(place, str | os.PathLike):
         from luthier.store.sql import Sql
 
-        return Sql(url_of(place, create))
+        return Sql(located(place, create))
     if not callable(getattr(place, "finish", None)):
         raise UsageError("the store is neither a path nor a URL", expected='"studies.db"', got=repr(place))
     return place
 
 
-def url_of(place: str | os.PathLike[str], create: bool) -> str:
-    """The URL of a path; a URL as it is."""
+def located(place: str | os.PathLike[str], create: bool) -> str | Path:
+    """A URL as it is, or the whole path of a file.
+
+    Raises:
+        StoreError: a folder, an empty path, or no such file where none is to be made.
+    """
     text = os.fspath(place)
     if "://" in text:
         return text
@@ -209,7 +213,7 @@ def url_of(place: str | os.PathLike[str], create: bool) -> str:
             got=f"no such file (looked in {Path.cwd()})",
             fix="check the path, or run the study first",
         )
-    return f"sqlite:///{path.absolute()}"
+    return path.absolute()
 
 
 def folder_of(place: str | os.PathLike[str] | Store | None) -> Path | None:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,25 +35,27 @@ _FORGET = delete(reports).where(_CURVE)
 _REPORT = insert(reports)
 _CORRECT = update(reports).where(_CURVE & (reports.c.step == bindparam("the_step")))
 
+_RESTART = 60.0  # seconds that a server may be away
 _PATIENCE = 60.0  # seconds of silence after which a driver elsewhere counts as dead, for those who only look
 
 
 class Sql:
     """Keeps studies in a database through SQLAlchemy Core.
 
-    SQLite runs in WAL mode with synchronous=FULL: what a call has written survives the death of any
-    process and a power cut. Every write checks the lease in the same transaction, so that a driver that
-    was replaced can write no more.
+    SQLite runs in WAL mode with synchronous=NORMAL: what a call has written survives the death of any
+    process; a power cut can cost the last moments, never the file (waiting for the disk at each write
+    would cost ten times as much). Every write checks the lease in the same transaction, so that a driver
+    that was replaced can write no more. A server that restarts is waited for.
 
     Args:
-        url: as SQLAlchemy has it; a password in it never reaches a message.
+        place: the path of an SQLite file, or a URL as SQLAlchemy has it; a password never reaches a message.
 
     Raises:
         StoreError: it cannot be reached, is no database, or was written by a newer version.
     """
 
-    def __init__(self, url: str) -> None:
-        parsed = _parse(url)
+    def __init__(self, place: str | Path) -> None:
+        parsed = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else _parse(place)
         self.place = str(parsed.database) if parsed.get_backend_name() == "sqlite" else _masked(parsed)
         self._ids: dict[str, int] = {}
         with self._told("opened"):
@@ -66,12 +68,12 @@ class Sql:
     def studies(self) -> list[State]:
         with self._told("read"), self._reading() as connection:
             rows = connection.execute(select(studies).order_by(studies.c.created, studies.c.id)).all()
-        return [_state(row) for row in rows]
+            return [_state(row) for row in rows]
 
     def state(self, name: str) -> State | None:
         with self._told("read"), self._reading() as connection:
             row = connection.execute(_STATE, {"the_key": key(name)}).first()
-        return _state(row) if row else None
+            return _state(row) if row else None
 
     def trials(self, name: str) -> list[Trial]:
         mine = self._id(name)
@@ -81,7 +83,7 @@ class Sql:
             for number, step, metrics in connection.execute(wanted.order_by(reports.c.number, reports.c.step)):
                 curves.setdefault(number, []).append(Report(step, _floats(metrics)))
             rows = connection.execute(select(trials).where(trials.c.study == mine).order_by(trials.c.number)).all()
-        return [_trial(row, tuple(curves.get(row.number, ()))) for row in rows]
+            return [_trial(row, tuple(curves.get(row.number, ()))) for row in rows]
 
     def create(self, header: Header) -> bool:
         text = json.dumps(asdict(header))
@@ -106,8 +108,7 @@ class Sql:
             connection.execute(update(studies).where(studies.c.id == row.id).values(values))
 
     def beat(self, name: str, token: str, spent: float) -> None:
-        with self._writing(name, token, spent=spent):
-            pass
+        self._write(name, token, spent=spent)
 
     def release(self, name: str, token: str) -> None:
         if self.state(name) is not None:
@@ -126,25 +127,21 @@ class Sql:
         same = {"the_study": self._id(name), "the_number": trial.number}
         values = {"status": trial.status.value, "params": json.dumps(dict(trial.params)), "started": trial.started}
         try:
-            with self._writing(name, token) as connection:
-                connection.execute(_START, {**mine, **values, "starts": 1})
+            self._write(name, token, (_START, {**mine, **values, "starts": 1}))
             return 1
         except _Twice:
-            with self._writing(name, token) as connection:
-                connection.execute(_FORGET, same)
-                connection.execute(_AGAIN, {**same, **values})
-                return int(connection.execute(_STARTS, same).scalar_one())
+            self._write(name, token, (_FORGET, same), (_AGAIN, {**same, **values}))
+        with self._told("read"), self._reading() as connection:
+            return int(connection.execute(_STARTS, same).scalar_one())
 
     def report(self, name: str, token: str, number: int, report: Report) -> None:
         mine = {"study": self._id(name), "number": number, "step": report.step}
         metrics = _text(report.metrics)
         try:
-            with self._writing(name, token) as connection:
-                connection.execute(_REPORT, {**mine, "metrics": metrics})
+            self._write(name, token, (_REPORT, {**mine, "metrics": metrics}))
         except _Twice:
             same = {f"the_{column}": value for column, value in mine.items()}
-            with self._writing(name, token) as connection:
-                connection.execute(_CORRECT, {**same, "metrics": metrics})
+            self._write(name, token, (_CORRECT, {**same, "metrics": metrics}))
 
     def finish(self, name: str, token: str, trial: Trial) -> None:
         values = {
@@ -155,8 +152,7 @@ class Sql:
             "cause": None if trial.cause is None else trial.cause.replace("\x00", "\\0"),
             "ended": trial.ended,
         }
-        with self._writing(name, token) as connection:
-            connection.execute(_FINISH, values)
+        self._write(name, token, (_FINISH, values))
 
     def delete(self, name: str) -> None:
         mine = self._id(name)
@@ -182,15 +178,30 @@ class Sql:
         with self._engine.connect() as connection:
             yield connection.execution_options(reading=True)
 
-    @contextlib.contextmanager
-    def _writing(self, name: str, token: str, **values: float) -> Iterator[Connection]:
-        """A transaction that the lease's holder alone may have, and that renews the lease."""
-        mine = {"the_study": self._id(name), "the_token": token, "beat": time.time(), **values}
-        with self._told("written"), self._engine.begin() as connection:
-            renewed = connection.execute(_RENEW, mine)
-            if renewed.rowcount != 1:
+    def _write(self, name: str, token: str, *steps: tuple[Any, Mapping[str, Any]], **renewed: float) -> None:
+        """One transaction, which the lease's holder alone may have, and which renews the lease.
+
+        Each may be done twice with the same result, so that it is tried again while a server restarts.
+        """
+        until = time.monotonic() + _RESTART
+        with self._told("written"):
+            while True:
+                try:
+                    return self._transact(name, token, steps, renewed)
+                except exc.OperationalError as error:
+                    if self._engine.dialect.name == "sqlite" or time.monotonic() > until or not _gone(error):
+                        raise
+                    time.sleep(0.5)
+
+    def _transact(
+        self, name: str, token: str, steps: Sequence[tuple[Any, Mapping[str, Any]]], renewed: Mapping[str, float]
+    ) -> None:
+        mine = {"the_study": self._id(name), "the_token": token, "beat": time.time(), **renewed}
+        with self._engine.begin() as connection:
+            if connection.execute(_RENEW, mine).rowcount != 1:
                 raise lost(name)
-            yield connection
+            for statement, values in steps:
+                connection.execute(statement, values)
 
     @contextlib.contextmanager
     def _told(self, verb: str) -> Iterator[None]:
@@ -199,6 +210,13 @@ class Sql:
             yield
         except exc.IntegrityError as error:
             raise _Twice from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StoreError(
+                f"the store {self.place} holds a damaged row",
+                expected="what Luthier wrote",
+                got=f"{type(error).__name__}: {error}",
+                cause="another program changed it",
+            ) from None
         except (exc.SQLAlchemyError, OSError) as error:
             origin = getattr(error, "orig", None) or error
             raise StoreError(
@@ -208,6 +226,11 @@ class Sql:
                 cause=_likely(str(origin)),
                 fix="nothing that was finished is lost; put it right and run again",
             ) from None
+
+
+def _gone(error: exc.OperationalError) -> bool:
+    """Whether the server, rather than what was asked of it, is the trouble."""
+    return error.connection_invalidated or "onnect" in str(error.orig) or "starting up" in str(error.orig)
 
 
 class _Twice(Exception):
@@ -253,7 +276,7 @@ def _engine(url: URL) -> Any:
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions begin where _begin_sqlite says so
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 

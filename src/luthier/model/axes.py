@@ -241,10 +241,15 @@ def _unify_sums(p: Sum, q: Sum, why: object) -> None:
 
 
 def _written_out(p: Expr, why: object) -> Sum | None:
-    """k x rest as a sum of k copies of rest, which makes k fixed; None where k is no small axis."""
+    """A product as a sum over its outer factor: (a + b) x rest = a x rest + b x rest.
+
+    An outer axis k becomes k copies of the rest, which fixes it; None where it is too large for that.
+    """
     if not isinstance(p, Product):
         return None
     outer, rest = find(p.parts[0]), p.parts[1:]
+    if isinstance(outer, Sum):
+        return Sum([Product([part, *rest]) for part in outer.parts])
     if not isinstance(outer, Axis) or outer.size > MOST_COPIES:
         return None
     freeze(outer, why)
@@ -255,7 +260,7 @@ def split(e: Expr, k: int, why: object = "split inside an axis") -> tuple[Expr, 
     """Splits a dimension after its first ``k`` indices.
 
     Returns:
-        what the two parts are made of; the parts are frozen where they cannot be told apart.
+        what the two parts are made of.
 
     Example:
         >>> head, tail = split(Sum([Axis(3), Axis(5)]), 3)
@@ -271,13 +276,19 @@ def split(e: Expr, k: int, why: object = "split inside an axis") -> tuple[Expr, 
         head, tail = Axis(k), Axis(e.size - k)
         _refine(e, Sum([head, tail]), why)
         return head, tail
-    if isinstance(e, Product):
-        copies = _written_out(e, why)
-        if copies is None:
-            freeze(e, why)
-            return Axis(k, why), Axis(e.size - k, why)
-        e = copies
-    return _split_sum(e, k, why)
+    return _split_product(e, k, why) if isinstance(e, Product) else _split_sum(e, k, why)
+
+
+def _split_product(e: Product, k: int, why: object) -> tuple[Expr, Expr]:
+    """Whole rows of the outer factor to either side, and the row that the split runs through, split itself."""
+    rest = Product(e.parts[1:])
+    rows, inside = divmod(k, rest.size)
+    before, after = split(e.parts[0], rows, why)
+    if not inside:
+        return find(Product([before, rest])), find(Product([after, rest]))
+    _, last = split(after, 1, why)
+    left, right = split(rest, inside, why)
+    return find(Sum([Product([before, rest]), left])), find(Sum([right, Product([last, rest])]))
 
 
 def _split_sum(e: Sum, k: int, why: object) -> tuple[Expr, Expr]:

@@ -232,6 +232,7 @@ class _Builder:
         self.graph = fx.Graph()
         self.flags: dict[str, fx.Node] = {}
         self.constants: dict[str, torch.Tensor] = {}
+        self.sizes: dict[str, fx.Node] = {}
         tensors = [t for t in exported.state_dict.values() if t.is_floating_point()]
         self.dtype = tensors[0].dtype if tensors else torch.get_default_dtype()
         self.device = tensors[0].device if tensors else torch.device("cpu")
@@ -241,12 +242,25 @@ class _Builder:
         used = set(self.signature.user_inputs)
         placeholders = [n for n in self.exported.graph.nodes if n.op == "placeholder"]
         self._inputs(placeholders, env, used)
+        self._sizes()
         self._copy(self.exported.graph_module, env)
         output = next(iter(reversed(self.exported.graph.nodes)))
         count = len(self.signature.user_outputs)
         values = list(output.args[0])[-count:] if count else []
         self.graph.output(tuple(env[v] if isinstance(v, fx.Node) else v for v in values))
+        self.graph.eliminate_dead_code(_is_impure)
         return self.graph
+
+    def _sizes(self) -> None:
+        """Every symbolic size is read off an input, so that nothing is kept, or held, for its size alone."""
+        for node in [n for n in self.graph.nodes if n.op == "placeholder"]:
+            value = node.meta.get("val")
+            shape: Sequence[Any] = value.shape if isinstance(value, torch.Tensor) else ()
+            for i, s in enumerate(shape):
+                if isinstance(s, torch.SymInt) and str(s) not in self.sizes:
+                    made = self.graph.call_function(torch.ops.aten.sym_size.int, (node, i))
+                    made.meta["val"] = s
+                    self.sizes[str(s)] = made
 
     def _inputs(self, placeholders: Sequence[fx.Node], env: dict[fx.Node, Any], used: set[Any]) -> None:
         sig = self.signature
@@ -274,9 +288,6 @@ class _Builder:
         for node in module.graph.nodes:
             if node.op == "call_function":
                 self._function(module, node, env)
-        for flag in [n for n in self.flags.values() if not n.users and n.graph is self.graph]:
-            if module is self.exported.graph_module:
-                self.graph.erase_node(flag)
 
     def _function(self, module: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any]) -> None:
         name = op_name(node)
@@ -289,8 +300,13 @@ class _Builder:
         if name == "getitem" and isinstance(env.get(source), list):
             env[node] = env[source][node.args[1]]
             return
+        if name == "sym_size" and (known := self.sizes.get(str(node.meta.get("val")))) is not None:
+            env[node] = known
+            return
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: env[n])
         target: Any = node.target
+        if target is torch.ops.aten.view.default:
+            target = torch.ops.aten.reshape.default
         new = self.graph.call_function(target, tuple(args), dict(kwargs))
         self._live(name, new, node)
         env[node] = self._keep_meta(new, node)
@@ -331,6 +347,11 @@ class _Builder:
             new.update_kwarg("dtype", self.flags[DTYPE])
         if name == "to" and len(new.args) > 1 and new.args[1] == self.dtype:
             new.update_arg(1, self.flags[DTYPE])
+
+
+def _is_impure(node: fx.Node) -> bool:
+    """What dead code elimination must not remove."""
+    return node.op in ("placeholder", "output") or op_name(node).endswith("_") or node.is_impure()
 
 
 def op_name(node: fx.Node) -> str:

@@ -26,9 +26,9 @@ OTHERS = (
     "masked_fill_", "bitwise_xor", "logaddexp", "xlogy", "log2", "log10", "exp2", "ones_like", "full_like",
     "__and__", "__or__",
 )  # fmt: skip
-SUMS = ("add", "add_", "sub", "sub_", "rsub")
-PRODUCTS = ("mul", "mul_")
-QUOTIENTS = ("div", "div_", "true_divide")
+SUMS = ("add", "add_", "sub", "sub_", "subtract", "rsub")
+PRODUCTS = ("mul", "mul_", "multiply", "multiply_")
+QUOTIENTS = ("div", "div_", "divide", "true_divide")
 
 
 def unary(op: Op) -> Dims:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from torch import fx
+
 from luthier.model import axes
 from luthier.model.op import Dim, Dims, Op
 from luthier.model.rules import Rule
@@ -51,6 +53,18 @@ def addmm(op: Op) -> Dims:
     return added
 
 
+def baddbmm(op: Op) -> Dims:
+    """b + x w for stacks of matrices."""
+    bias, x, y = op.dims(op.arg(0)), op.arg(1), op.arg(2)
+    product = _stacked(op, x, y)
+    return op.broadcast([product, bias], lambda flags: all(f is True for f in flags))
+
+
+def baddbmm_macs(op: Op, size: Size) -> int:
+    """Every entry of the result sums over the inner dimension."""
+    return size(op.dims(op.arg(1))[-1]) * math.prod(size(d) for d in _result(op))
+
+
 def addmm_macs(op: Op, size: Size) -> int:
     """Every input feature meets every output."""
     return math.prod(size(d) for d in op.dims(op.arg(1))) * size(op.dims(op.arg(2))[-1])
@@ -58,7 +72,10 @@ def addmm_macs(op: Op, size: Size) -> int:
 
 def matmul(op: Op) -> Dims:
     """Stacks of matrices: the inner dimension is summed over, the outer ones are aligned."""
-    x, y = op.arg(0), op.arg(1)
+    return _stacked(op, op.arg(0), op.arg(1))
+
+
+def _stacked(op: Op, x: fx.Node, y: fx.Node) -> Dims:
     a, b = op.dims(x), op.dims(y)
     attention_roles(a, b)
     op.contract(x, -1, y, -2 if len(b) > 1 else -1)
@@ -99,6 +116,7 @@ RULES = {
     "linear": Rule(linear, macs=linear_macs),
     "addmm": Rule(addmm, macs=addmm_macs),
     "matmul": Rule(matmul, macs=matmul_macs),
+    "baddbmm": Rule(baddbmm, macs=baddbmm_macs),
     "mm": Rule(matmul, macs=matmul_macs),
     "bmm": Rule(matmul, macs=matmul_macs),
     "mv": Rule(matmul, macs=matmul_macs),

@@ -15,22 +15,8 @@ from luthier.model.rules.elementwise import PRODUCTS, QUOTIENTS, SUMS, other
 _EXACT = ("sum", "linalg_vector_norm", "norm", "frobenius_norm", "nansum")
 """Zeros add nothing to these."""
 _STATISTICS = ("mean", "var", "std", "var_mean", "std_mean")
-_SCALING = {
-    *SUMS,
-    "rsqrt",
-    "sqrt",
-    "pow",
-    "clamp",
-    "clamp_min",
-    "reciprocal",
-    "to",
-    "neg",
-    "detach",
-    "exp",
-    "log",
-    *QUOTIENTS,
-    *PRODUCTS,
-}
+_SCALING = {*SUMS, *QUOTIENTS, *PRODUCTS, "rsqrt", "sqrt", "pow", "clamp", "clamp_min", "reciprocal", "to", "detach"}
+"""What may lie between a spread and the division by it."""
 
 
 def reduce(op: Op) -> Result:
@@ -81,50 +67,68 @@ def _check(op: Op, dims: list[Dim], exact: bool) -> None:
 
 
 def _normalises(op: Op) -> bool:
-    """Whether this statistic only shifts or scales the tensor it was taken of, as a normalisation does."""
+    """Whether this is the shift or the scale of a normalisation: (x - mean) / sqrt(mean square + e).
+
+    Other uses of a mean (gates, pooling over channels, responses relative to the mean) change their meaning with
+    the number of channels.
+    """
     origin = _origin(op.arg(0))
-    todo, seen = [op.node], set[fx.Node]()
+    if op.name == "mean" and not _is_square(op.arg(0)):
+        return _only_shifts(op.node, origin)
+    if op.name in ("var_mean", "std_mean"):
+        return True
+    return _scales(op.node, origin, op.name == "std")
+
+
+def _is_square(node: Any) -> bool:
+    if isinstance(node, fx.Node) and _name(node) in ("to", "detach"):
+        return _is_square(node.args[0])
+    if not isinstance(node, fx.Node):
+        return False
+    doubled = _name(node) == "mul" and node.args[0] is node.args[1]
+    return doubled or _name(node) == "square" or (_name(node) == "pow" and node.args[1] in (2, 2.0))
+
+
+def _name(node: fx.Node) -> str:
+    return str(getattr(node.target, "_opname", "getitem" if node.target is operator.getitem else ""))
+
+
+def _only_shifts(mean: fx.Node, origin: fx.Node) -> bool:
+    """Whether a mean is only subtracted from what it is the mean of, which is squared and averaged too."""
+    users = list(mean.users)
+    shifted = [u for u in users if _name(u) == "sub" and _origin(u.args[0]) is origin and u.args[1] is mean]
+    squares = [v for u in shifted for v in u.users if _is_square(v)]
+    spreads = [v for v in _near(origin) if _name(v) in ("var", "std")]
+    return bool(users) and len(shifted) == len(users) and bool(squares or spreads)
+
+
+def _near(node: fx.Node) -> set[fx.Node]:
+    return {v for u in node.users for v in (u, *u.users)}
+
+
+def _scales(statistic: fx.Node, origin: fx.Node, rooted: bool) -> bool:
+    """Whether a spread only reaches, through a root, what it is the spread of, and divides it."""
+    todo: list[tuple[fx.Node, bool]] = [(statistic, rooted)]
     while todo:
-        node = todo.pop()
+        node, root = todo.pop()
         for user in node.users:
-            if user in seen:
+            name = _name(user)
+            others = [a for a in user.args if isinstance(a, fx.Node) and a is not node]
+            if root and name in ("mul", "div") and any(_origin(a) is origin for a in others):
                 continue
-            seen.add(user)
-            name = getattr(user.target, "_opname", "getitem" if user.target is operator.getitem else "")
-            if name == "getitem":
-                todo.append(user)
-            elif name not in _SCALING:
+            if name not in _SCALING or others:
                 return False
-            elif not _applied(user, node, origin):
-                todo.append(user)
-    return True
+            todo.append((user, root or name in ("rsqrt", "sqrt") or (name == "pow" and user.args[1] in (0.5, -0.5))))
+    return bool(statistic.users)
 
 
 def _origin(node: Any) -> fx.Node:
     """The tensor itself, behind squares, shifts and casts."""
-    while isinstance(node, fx.Node) and getattr(node.target, "_opname", "") in (
-        "pow",
-        "mul",
-        "square",
-        "to",
-        "abs",
-        "detach",
-    ):
+    while isinstance(node, fx.Node) and _name(node) in ("pow", "square", "to", "abs", "detach", "sub", "mul"):
+        if _name(node) == "mul" and node.args[0] is not node.args[1]:
+            break
         node = node.args[0]
     found: fx.Node = node
-    return found
-
-
-def _applied(user: fx.Node, statistic: fx.Node, origin: fx.Node) -> bool:
-    """Whether ``user`` combines the statistic with the tensor it was taken of (or a shifted copy of it)."""
-    others = [a for a in user.args if isinstance(a, fx.Node) and a is not statistic]
-    return any(_origin(a) is origin or origin in _ancestors(a) for a in others)
-
-
-def _ancestors(node: fx.Node, depth: int = 4) -> set[fx.Node]:
-    found = {node}
-    for _ in range(depth):
-        found |= {n for f in found for n in f.all_input_nodes}
     return found
 
 

@@ -168,6 +168,8 @@ def flatten(op: Op) -> Dims:
 
 RULES = {
     **{name: Rule(reshape, rewrite_sizes) for name in ("view", "reshape", "_unsafe_view")},
+    "reshape_as": Rule(reshape),
+    "view_as": Rule(reshape),
     "flatten": Rule(flatten),
     "unflatten": Rule(unflatten, rewrite_unflatten),
     "permute": Rule(permute),

@@ -13,7 +13,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from luthier.errors import ObjectiveError, UsageError, nearest, unknown
+from luthier.errors import ObjectiveError, UsageError, unknown
 from luthier.measure.quality import evaluate, outputs_of
 from luthier.task import Batch, Task, device_of
 
@@ -90,9 +90,7 @@ class Recipe:
         known = [f.name for f in fields(cls)]
         for name in settings:
             if name not in known:
-                raise UsageError(
-                    f"unknown training setting {name!r}", expected=", ".join(known), fix=nearest(name, known)
-                )
+                raise unknown("training setting", name, known)
         return cls(**settings)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from luthier.compression.joint import name_of
+from luthier.compression.joint import name_of, recovery_of
 from luthier.compression.line import Line, count_parameters
 from luthier.compression.result import Point
 from luthier.errors import CheckError
@@ -21,9 +21,9 @@ from luthier.export.onnx import OnnxCheck, export_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.measure.quality import evaluate
 from luthier.model.cost import count_macs
-from luthier.surgery import Proof
+from luthier.surgery import Proof, Pruned
 from luthier.task import Task
-from luthier.train import validate
+from luthier.train import seeded, validate
 from luthier.trial import Trial
 
 _ROUNDS = 41
@@ -73,7 +73,9 @@ class Publisher:
         shutil.copyfile(source, draft / "model.luthier")
         model = load(source)
         onnx = export_onnx(model, draft / "model.onnx", self.line.example)
-        checks = [*self._plan(trial, draft), _onnx_check(onnx), self._metric_check(model, onnx.path)]
+        again = self._plan(trial)
+        write_json(draft / "plan.json", again.plan.to_json())
+        checks = [*again.check, _onnx_check(onnx), self._metric_check(model, onnx.path)]
         failed = [check for check in checks if not check.passed]
         if failed:
             raise CheckError(f"trial {trial.number} failed the proof {failed[0].name!r}", got=failed[0].error)
@@ -86,12 +88,10 @@ class Publisher:
             kind_of(trial.params), trial.number, folder, trial.params, valid, {}, cost, {}, cuts, tuple(checks)
         )
 
-    def _plan(self, trial: Trial, folder: Path) -> list[Proof]:
+    def _plan(self, trial: Trial) -> Pruned:
         """Cuts the dense network again by the trial's settings, for the plan and its proof."""
         by_family = {f: trial.params[name_of(f)] for f in self.line.families}
-        again = self.line.cut(self.line.keep(by_family, trial.params["criterion"]))
-        write_json(folder / "plan.json", again.plan.to_json())
-        return list(again.check)
+        return self.line.cut(self.line.keep(by_family, trial.params["criterion"]))
 
     def _cuts(self, params: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         kept = self.line.widths({f: params[name_of(f)] for f in self.line.families})
@@ -110,6 +110,20 @@ class Publisher:
     def _counts(self, model: nn.Module, onnx: OnnxCheck) -> dict[str, float]:
         one = tuple(x[:1] for x in self.line.example)
         return {"parameters": count_parameters(model), "macs": count_macs(model, one), "bytes": onnx.bytes}
+
+    def from_scratch(self, trial: Trial, seed: int) -> float | None:
+        """The main metric, on the validation data, of the same widths trained from nothing with the trial's settings.
+
+        Whether what was kept of the dense network's weights is worth anything.
+
+        Returns:
+            None where the network has parts that cannot be initialised anew.
+        """
+        fresh = self._plan(trial).model
+        if not start_over(fresh, seed):
+            return None
+        self.line.recover(fresh, recovery_of(trial.params, seed))
+        return validate(fresh, self.task)[self.task.main.name]
 
     def timed(self, dense: Point, points: Sequence[Point]) -> list[Point]:
         """All points with their latencies, measured side by side in turn."""
@@ -132,6 +146,17 @@ class Publisher:
         for folder in (*self.out.glob("point-*"), *self.out.glob(".point-*.tmp")):
             if folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def start_over(model: nn.Module, seed: int) -> bool:
+    """Draws every parameter anew, in place, by its module's own rule; False where a module has none."""
+    owners = [m for m in model.modules() if next(m.parameters(recurse=False), None) is not None]
+    if not all(hasattr(m, "reset_parameters") for m in owners):
+        return False
+    with seeded(seed):
+        for owner in owners:
+            owner.reset_parameters()  # type: ignore[operator]
+    return True
 
 
 def _onnx_check(onnx: OnnxCheck) -> Proof:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from luthier.errors import UsageError, nearest
+from luthier.errors import UsageError, unknown
 from luthier.task import Task
 from luthier.train import Recipe
 
@@ -65,7 +65,7 @@ class Settings:
         known = [f.name for f in fields(cls)]
         for name in settings:
             if name not in known:
-                raise UsageError(f"unknown setting {name!r}", expected=", ".join(known), fix=nearest(name, known))
+                raise unknown("setting", name, known)
         return cls(**settings)
 
 

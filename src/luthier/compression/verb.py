@@ -219,6 +219,11 @@ class Run:
             points.append(publisher.point(trial))
         dense, *points = [publisher.tested(p) for p in publisher.timed(publisher.dense(onnx), points)]
         best = choose(points, dense, self.budget, self.task)
+        text = note(best, dense, self.budget, self.task)
+        if best is not None:
+            self.console.print(f"[bold]Compare[/]  the widths of {best.name}, trained from nothing")
+            trial = next(t for t in front if t.number == best.trial)
+            text += from_scratch_note(publisher.from_scratch(trial, self.settings.seed), best, self.task)
         content = {
             "version": VERSION,
             "title": type(self.model).__name__,
@@ -227,7 +232,7 @@ class Run:
             "dense": dense.to_json(),
             "front": [p.to_json() for p in points],
             "best": best.trial if best else None,
-            "note": note(best, dense, self.budget, self.task),
+            "note": text,
             "trials": [_row(t, study) for t in study.trials],
         }
         write_json(self.out / "run.json", content)
@@ -259,6 +264,19 @@ def note(best: Point | None, dense: Point, budget: Budget, task: Task) -> str:
         f"Best: {best.name}, {name} {best.metrics[name]:.4f} ({lost:+.4f} against dense) at {best.ratio['macs']:.2f} x "
         f"the MACs, {best.ratio['latency']:.2f} x the latency "
         f"[{best.ratio['latency_low']:.2f}, {best.ratio['latency_high']:.2f}], {number(best.cost['bytes'])}B."
+    )
+
+
+def from_scratch_note(value: float | None, best: Point, task: Task) -> str:
+    """Whether the same widths trained from nothing do as well: then pruning only found the widths."""
+    if value is None:
+        return ""
+    name = task.main.name
+    lead = task.main.gain(best.valid[name], value)
+    verdict = "the dense network's weights help" if lead > 0 else "a small network from the start would do as well"
+    return (
+        f" Trained from nothing, the same widths validate at {value:.4f} "
+        f"(this file: {best.valid[name]:.4f}): {verdict}."
     )
 
 

@@ -15,8 +15,12 @@ import luthier
 
 
 @click.command(name="methods")
-def command() -> None:
+@click.option("--markdown", is_flag=True, help="As the page docs/methods.md, with each method's whole documentation.")
+def command(markdown: bool) -> None:
     """List every method there is: search algorithms, stop rules, executors, criteria, losses, ..."""
+    if markdown:
+        click.echo(as_markdown(), nl=False)
+        return
     console = Console()
     for package, rows in found().items():
         table = Table(title=package, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False)
@@ -25,8 +29,21 @@ def command() -> None:
         console.print(table)
 
 
-def found() -> dict[str, list[tuple[str, str]]]:
-    """Every file with a ``METHOD``, by package: (name, first line of its documentation).
+def as_markdown() -> str:
+    """The methods page."""
+    lines = ["# Methods", "", "Made from the code by `luthier methods --markdown > docs/methods.md`.", ""]
+    for package, rows in found(whole=True).items():
+        lines += [f"## {package}", ""]
+        for name, text in rows:
+            first, _, rest = text.partition("\n")
+            lines += [f"### {name}", "", first, ""]
+            if rest.strip():
+                lines += ["```text", rest.strip("\n"), "```", ""]
+    return "\n".join(lines)
+
+
+def found(whole: bool = False) -> dict[str, list[tuple[str, str]]]:
+    """Every file with a ``METHOD``, by package: (name, first line of its documentation, or the whole of it).
 
     Files are read, not imported, so that the list needs none of the optional packages.
     """
@@ -34,14 +51,14 @@ def found() -> dict[str, list[tuple[str, str]]]:
     out: dict[str, list[tuple[str, str]]] = {}
     for file in sorted(root.rglob("*.py")):
         place = file.parent if file.name == "__init__.py" else file.with_suffix("")
-        if not place.name.startswith("_") and (line := _summary(file)) is not None:
+        if not place.name.startswith("_") and (text := _documentation(file)) is not None:
             package = ".".join(("luthier", *place.parent.relative_to(root).parts))
-            out.setdefault(package, []).append((place.name, line))
+            out.setdefault(package, []).append((place.name, text if whole else text.split("\n")[0]))
     return {package: sorted(rows) for package, rows in sorted(out.items())}
 
 
-def _summary(file: Path) -> str | None:
-    """The first line about a file's METHOD; None where it has none."""
+def _documentation(file: Path) -> str | None:
+    """What a file says of its METHOD; None where it has none."""
     tree = ast.parse(file.read_text())
     wanted = None
     for node in tree.body:
@@ -51,8 +68,7 @@ def _summary(file: Path) -> str | None:
     if wanted is None:
         return None
     homes = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == wanted]
-    text = (ast.get_docstring(homes[0]) if homes else None) or ast.get_docstring(tree) or ""
-    return text.split("\n")[0]
+    return (ast.get_docstring(homes[0]) if homes else None) or ast.get_docstring(tree) or ""
 
 
 COMMAND = command

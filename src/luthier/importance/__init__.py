@@ -1,11 +1,13 @@
 """What matters: criteria that score weights, and the axes made of them. One file is one criterion.
 
-A criterion's ``METHOD`` is a class with ``needs`` ("nothing", "gradients" or "activations") and either
+A criterion's ``METHOD`` is a class with ``needs`` (what it has to be given: see :data:`Needs`) and one of
 
 * ``elements(evidence)``: a score for every element of a tensor, and ``combine(total)``: from the sum of the
-  scores of all elements that go with one index of an axis to that index's score; or
+  scores of all elements that go with one index of an axis to that index's score (``terms(evidence)`` instead,
+  where what is summed for an axis is not the score of a single weight);
 * ``moments(x)``: values whose means over the data are wanted, and ``combine(means)``: from these means, one
-  row each, to the score of each index.
+  row each, to the score of each index;
+* ``rows(matrix)``: from the weights that make each index, one row each, to the scores.
 
 So one file serves single weights (:func:`weight_scores`) and whole neurons, channels or heads (:func:`score`),
 and none of them asks what layer it looks at.
@@ -13,7 +15,7 @@ and none of them asks what layer it looks at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -22,13 +24,14 @@ from torch import Tensor, nn
 
 from luthier import discover
 from luthier.errors import UsageError
-from luthier.importance._axes import sum_over_axis
-from luthier.importance._statistics import activation_means, gradients
+from luthier.importance._axes import producing_rows, sum_over_axis
+from luthier.importance._statistics import activation_means, gradients, input_norms
 from luthier.keys import Key
 from luthier.model import Analysis
 from luthier.model.groups import Group
 
-Needs = Literal["nothing", "gradients", "activations"]
+Needs = Literal["nothing", "gradients", "activations", "inputs"]
+"""Weights alone; gradients of a loss over data; activations over data; norms of the inputs of each layer over data."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Evidence:
         weight: its values.
         grad: the mean gradient of the loss over the data, same shape; None where no data was asked for.
         grad2: the mean squared gradient, batch by batch, same shape; None likewise.
+        inputs: the root mean square of what each weight is multiplied with, broadcastable; None likewise.
+        norm: whether it scales the result of a normalisation layer.
         key: random streams.
     """
 
@@ -47,6 +52,8 @@ class Evidence:
     weight: Tensor
     grad: Tensor | None = None
     grad2: Tensor | None = None
+    inputs: Tensor | None = None
+    norm: bool = False
     key: Key = field(default_factory=lambda: Key(0))
 
     @property
@@ -61,13 +68,9 @@ class Evidence:
 
 
 class Criterion(Protocol):
-    """What every criterion has."""
+    """What every criterion has, beside one of the methods named above."""
 
     needs: Needs
-
-    def combine(self, total: Tensor) -> Tensor:
-        """From what was summed over an axis to the scores of its indices."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -135,13 +138,27 @@ def score(
         torch.Size([3])
     """
     method, chosen = get(criterion), list(analysis.groups if groups is None else groups)
-    if method.needs == "activations":
+    if hasattr(method, "moments"):
         means = activation_means(analysis, chosen, method.moments, _demand(data, criterion, "data"))
         return {name: method.combine(rows) for name, rows in means.items()}
-    elements = {
-        e.name: method.elements(e).double() for e in _evidence(analysis.model, method, data, loss, criterion, seed)
-    }
-    return {g.name: method.combine(sum_over_axis(g, elements)) for g in chosen}
+    if hasattr(method, "rows"):
+        return {g.name: method.rows(producing_rows(g, analysis.traced.state)) for g in chosen}
+    terms = getattr(method, "terms", method.elements)
+    elements = {e.name: terms(e).double() for e in _evidence(analysis.model, method, data, loss, criterion, seed)}
+    found = {g.name: method.combine(sum_over_axis(g, elements)) for g in chosen}
+    _not_mute(found, criterion)
+    return found
+
+
+def _not_mute(scores: Mapping[str, Tensor], criterion: Any) -> None:
+    mute = [name for name, values in scores.items() if len(values) > 1 and not bool(values.any())]
+    if mute:
+        raise UsageError(
+            f"the criterion {criterion!r} says nothing about {', '.join(mute[:4])}: every score is zero",
+            expected="scores that tell indices apart",
+            cause="no normalisation layer there, weights that are all zero, or a loss that does not depend on them",
+            fix="protect these modules, or use another criterion, such as 'l2'",
+        )
 
 
 def weight_scores(
@@ -184,12 +201,16 @@ def _evidence(
     model: nn.Module, method: Any, data: Iterable[Any] | None, loss: Any, criterion: Any, seed: int
 ) -> Iterable[Evidence]:
     grads: dict[str, tuple[Tensor, Tensor]] = {}
+    inputs: dict[str, Tensor] = {}
     if method.needs == "gradients" and not (isinstance(method, Own) and data is None):
         grads = gradients(model, _demand(data, criterion, "data"), _demand(loss, criterion, "loss"))
+    if method.needs == "inputs":
+        inputs = input_norms(model, _demand(data, criterion, "data"))
+    norms = {f"{path}.weight".lstrip(".") for path, m in model.named_modules() if "Norm" in type(m).__name__}
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
             grad, grad2 = grads.get(name, (None, None))
-            yield Evidence(name, parameter.detach(), grad, grad2, Key(seed))
+            yield Evidence(name, parameter.detach(), grad, grad2, inputs.get(name), name in norms, Key(seed))
 
 
 def _demand(value: Any, criterion: Any, what: str) -> Any:

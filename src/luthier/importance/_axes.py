@@ -39,3 +39,16 @@ def by_index(group: Group, expr: axes.Expr, flat: Tensor) -> Tensor:
     where = torch.from_numpy(axes.positions(expr, group.axis))
     mine = where >= 0
     return torch.zeros(group.size, dtype=torch.float64).index_add_(0, where[mine], flat[mine].double())
+
+
+def producing_rows(group: Group, state: Mapping[str, Tensor]) -> Tensor:
+    """The weights that make each index of an axis, as the rows of a matrix.
+
+    Returns:
+        [group size, features], float64.
+    """
+    place = group.occurrences[0]
+    flat = state[place.parameter].detach().double().cpu().movedim(place.dim, 0)
+    where = torch.from_numpy(axes.positions(place.expr, group.axis))
+    order = torch.argsort(where, stable=True)
+    return flat.reshape(len(where), -1)[order[where[order] >= 0]].reshape(group.size, -1)

@@ -148,3 +148,54 @@ def _add(
     total = torch.stack([by_index(group, expr, row) for row in rows])
     sums[group.name] = sums.get(group.name, torch.zeros_like(total)) + total
     counts[group.name] = counts.get(group.name, 0.0) + values[0].numel() / group.size
+
+
+def input_norms(model: nn.Module, data: Iterable[Any]) -> dict[str, Tensor]:
+    """The root mean square of each input of each linear and convolutional layer, by the name of its weight.
+
+    Returns:
+        weight name -> values that broadcast to the weight.
+
+    Raises:
+        UsageError: the model has no such layers, as one that runs a captured graph.
+    """
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)}
+    if not layers:
+        raise UsageError(
+            "this criterion looks at the inputs of linear and convolutional layers, and there are none",
+            got=type(model).__name__,
+        )
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def look(layer: nn.Module, args: tuple[Any, ...]) -> None:
+            x = args[0].detach().double()
+            weight: Any = layer.weight
+            last = -1 if isinstance(layer, nn.Linear) else -(weight.dim() - 1)
+            flat = x.movedim(last, 0).flatten(1)
+            sums[name] = sums.get(name, torch.zeros(1)) + flat.square().sum(1)
+            counts[name] = counts.get(name, 0) + flat.shape[1]
+
+        return look
+
+    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
+    try:
+        with evaluating(model), torch.no_grad():
+            for inputs, _ in batches(data):
+                model(*inputs.args, **inputs.kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {f"{n}.weight".lstrip("."): _spread((sums[n] / counts[n]).sqrt(), layers[n]) for n in sums}
+
+
+def _spread(norms: Tensor, layer: Any) -> Tensor:
+    """Per-input values shaped to multiply the layer's weight."""
+    if isinstance(layer, nn.Linear):
+        return norms
+    ones = (1,) * (layer.weight.dim() - 2)
+    if layer.transposed:
+        return norms.view(-1, 1, *ones)
+    by_group = norms.view(layer.groups, 1, -1).expand(-1, layer.out_channels // layer.groups, -1)
+    return by_group.reshape(layer.out_channels, -1, *ones)

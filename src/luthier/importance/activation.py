@@ -25,9 +25,9 @@ class Activation:
         """What is averaged over the data."""
         return [x.abs()]
 
-    def combine(self, total: Tensor) -> Tensor:
+    def combine(self, means: Tensor) -> Tensor:
         """From the means, one row each, to the scores."""
-        return total[0]
+        return means[0]
 
 
 METHOD = Activation

@@ -11,7 +11,7 @@ class Taylor:
     """Gradient x weight: the first-order change of the loss when it goes.
 
     Formula:
-        sum of |w dL/dw|
+        |w dL/dw| for a weight; |sum of w dL/dw| over all weights that go with an index
 
     Source:
         Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019.
@@ -21,11 +21,15 @@ class Taylor:
 
     def elements(self, evidence: Evidence) -> Tensor:
         """A score per weight."""
-        return (evidence.weight * evidence.gradient).abs()
+        return self.terms(evidence).abs()
+
+    def terms(self, evidence: Evidence) -> Tensor:
+        """The signed change, which adds up over the weights that go together."""
+        return evidence.weight * evidence.gradient
 
     def combine(self, total: Tensor) -> Tensor:
         """From the sum over an index's weights to its score."""
-        return total
+        return total.abs()
 
 
 METHOD = Taylor

@@ -1,0 +1,174 @@
+"""Laws that every criterion and every allocation must keep; both are found by their files."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from luthier import allocate as allocations
+from luthier import importance
+from luthier.errors import UsageError
+from luthier.model import analyse
+
+CRITERIA = importance.names()
+ALLOCATIONS = allocations.names()
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(2, 6, 3, padding=1)
+        self.n = nn.BatchNorm2d(6)
+        self.g = nn.Conv2d(6, 12, 3, padding=1, groups=6)
+        self.m = nn.BatchNorm2d(12)
+        self.b = nn.Linear(12 * 4, 5)
+        self.norm = nn.LayerNorm(5)
+        self.c = nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.n(self.a(x)))
+        x = nn.functional.adaptive_avg_pool2d(torch.relu(self.m(self.g(x))), 2)
+        return self.c(torch.relu(self.norm(self.b(x.flatten(1)))))
+
+
+def net():
+    torch.manual_seed(0)
+    model = Net()
+    for p in model.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    return model
+
+
+def data(batches=2):
+    g = torch.Generator().manual_seed(1)
+    return [(torch.randn(4, 2, 6, 6, generator=g), torch.randint(0, 3, (4,), generator=g)) for _ in range(batches)]
+
+
+@pytest.fixture(scope="module")
+def analysis():
+    return analyse(net(), torch.randn(2, 2, 6, 6))
+
+
+def scored(analysis, name, **changes):
+    return importance.score(analysis, name, **{"data": data(), "loss": "cross_entropy", **changes})
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_one_finite_score_per_index_that_tells_them_apart(analysis, name):
+    scores = scored(analysis, name)
+    assert set(scores) == {g.name for g in analysis.groups}
+    for group in analysis.groups:
+        assert scores[group.name].shape == (group.size,)
+        assert torch.isfinite(scores[group.name]).all()
+        assert scores[group.name].unique().numel() > 1 or name == "apoz"
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_the_same_evidence_gives_the_same_scores_and_changes_nothing(analysis, name):
+    before = {k: v.clone() for k, v in analysis.model.state_dict().items()}
+    first, second = scored(analysis, name), scored(analysis, name)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert all(torch.equal(v, before[k]) for k, v in analysis.model.state_dict().items())
+    assert analysis.model.training
+    assert all(p.grad is None and p.requires_grad for p in analysis.model.parameters())
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_missing_evidence_is_named(analysis, name):
+    needs = importance.get(name).needs
+    if needs == "nothing":
+        assert importance.score(analysis, name)
+        return
+    with pytest.raises(UsageError, match=r"needs data="):
+        importance.score(analysis, name)
+    with pytest.raises(UsageError, match="no batch"):
+        scored(analysis, name, data=[])
+    if needs == "gradients":
+        with pytest.raises(UsageError, match=r"needs loss="):
+            scored(analysis, name, loss=None)
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_weights_are_scored_one_by_one_or_refused(name):
+    model = net()
+    if not hasattr(importance.get(name), "elements"):
+        with pytest.raises(UsageError, match="scores neurons"):
+            importance.weight_scores(model, name)
+        return
+    scores = importance.weight_scores(model, name, data(), "cross_entropy")
+    assert {k: v.shape for k, v in scores.items()} == {k: v.shape for k, v in model.named_parameters()}
+    assert all(torch.isfinite(v).all() for v in scores.values())
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_it_has_a_card(name):
+    text = importance.get(name).__doc__
+    assert text.strip().split("\n")[0].endswith(".")
+    assert "Formula:" in text
+    assert "Source:" in text or name == "random"
+
+
+@pytest.mark.parametrize("name", ALLOCATIONS)
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.95])
+def test_an_allocation_keeps_the_best_and_empties_nothing(analysis, name, ratio):
+    scores = scored(analysis, "l2")
+    how = {"threshold": float(ratio)} if name == "threshold" else {"ratio": ratio}
+    keep = allocations.allocate(analysis, scores, name, **how)
+    for group in analysis.groups:
+        kept = keep.get(group.name, list(range(group.size)))
+        assert kept == sorted(set(kept))
+        assert 1 <= len(kept) <= group.size
+        gone = [i for i in range(group.size) if i not in kept]
+        if gone and len(kept) > 1:
+            assert scores[group.name][kept].min() >= scores[group.name][gone].max()
+
+
+@pytest.mark.parametrize("name", [n for n in ALLOCATIONS if n != "threshold"])
+def test_more_ratio_never_keeps_more(analysis, name):
+    scores = scored(analysis, "l1")
+    sizes = []
+    for ratio in (0.0, 0.2, 0.4, 0.6, 0.8):
+        keep = allocations.allocate(analysis, scores, name, ratio=ratio)
+        sizes.append(sum(len(keep.get(g.name, range(g.size))) for g in analysis.groups))
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == sum(g.size for g in analysis.groups)
+
+
+@pytest.mark.parametrize("name", [n for n in ALLOCATIONS if n != "threshold"])
+def test_a_budget_is_met(analysis, name):
+    from luthier.model import cost
+
+    keep = allocations.allocate(analysis, scored(analysis, "l2"), name, budget={"macs": 0.5, "params": 0.6})
+    assert cost.macs(analysis, keep) <= 0.5 * cost.macs(analysis)
+    assert cost.parameters(analysis, keep) <= 0.6 * cost.parameters(analysis)
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 4])
+def test_widths_are_rounded(analysis, multiple):
+    rounding = allocations.Rounding(multiple=multiple, minimum=2)
+    keep = allocations.allocate(analysis, scored(analysis, "l2"), ratio=0.6, rounding=rounding)
+    for group in analysis.groups:
+        left = len(keep.get(group.name, range(group.size)))
+        assert left >= min(2, group.size)
+        step = allocations.step_of(group, multiple)
+        assert left % step == 0 or step > group.size
+
+
+def test_your_own_criterion_is_a_function(analysis):
+    mine = importance.score(analysis, lambda e: e.weight.double() ** 2)
+    theirs = importance.score(analysis, "l2")
+    assert all(torch.allclose(mine[k].sqrt(), theirs[k]) for k in mine)
+
+
+def test_a_criterion_that_says_nothing_is_refused():
+    bare = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    with pytest.raises(UsageError, match="says nothing about 0"):
+        importance.score(analyse(bare, torch.zeros(2, 3)), "bn_scale")
+
+
+def test_random_follows_its_seed(analysis):
+    a, b, c = (importance.score(analysis, "random", seed=s) for s in (0, 0, 1))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not all(torch.equal(a[k], c[k]) for k in a)
+    assert not any(math.isnan(float(v.sum())) for v in a.values())

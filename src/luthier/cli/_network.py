@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from luthier.cli._load import load_file
 from luthier.errors import UsageError
-from luthier.task import Task
+
+if TYPE_CHECKING:  # torch takes seconds to load, and `luthier --help` loads this file
+    from torch import nn
+
+    from luthier.task import Task
 
 
 def read_network(file: str, also: tuple[str, ...] = ()) -> tuple[ModuleType, nn.Module, Task]:
@@ -23,6 +25,10 @@ def read_network(file: str, also: tuple[str, ...] = ()) -> tuple[ModuleType, nn.
     Raises:
         UsageError: a name is missing, or gives something else.
     """
+    from torch import nn
+
+    from luthier.task import Task
+
     module = load_file(file, needs=("model", "task", *also))
     return module, made(file, module, "model", nn.Module), made(file, module, "task", Task)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from torch import nn
 
 from luthier.cli._network import as_mapping, made, read_network, recipe_of
 
@@ -20,6 +19,8 @@ from luthier.cli._network import as_mapping, made, read_network, recipe_of
 @click.option("--out", type=click.Path(), help="Folder for the files. Default: runs/<FILE's name>-student")
 def command(file: str, epochs: int, lr: float, losses: tuple[str, ...], temperature: float, out: str | None) -> None:
     """Distil the network that FILE's model() gives into the one that its student() gives."""
+    from torch import nn
+
     from luthier.distillation import distill
     from luthier.export import export_onnx, save
     from luthier.train import fit, validate

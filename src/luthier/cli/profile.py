@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-import torch
 from rich.console import Console
 
 from luthier.cli._network import read_network
@@ -14,6 +13,8 @@ from luthier.cli._network import read_network
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Of the latency measurement.")
 def command(file: str, batch_size: int) -> None:
     """Show what the network that FILE defines costs, where, and how much of it can be cut."""
+    import torch
+
     from luthier.measure.profile import profile
 
     _, model, task = read_network(file)

@@ -248,6 +248,8 @@ class _Builder:
         count = len(self.signature.user_outputs)
         values = list(output.args[0])[-count:] if count else []
         self.graph.output(tuple(env[v] if isinstance(v, fx.Node) else v for v in values))
+        for node in list(self.graph.nodes):
+            _keep_cast_inside(node)
         self.graph.eliminate_dead_code(_is_impure)
         return self.graph
 
@@ -347,6 +349,27 @@ class _Builder:
             new.update_kwarg("dtype", self.flags[DTYPE])
         if name == "to" and len(new.args) > 1 and new.args[1] == self.dtype:
             new.update_arg(1, self.flags[DTYPE])
+
+
+def _keep_cast_inside(node: fx.Node) -> None:
+    """A cast that changed nothing hands its input on, so that code outside its module seems to use the cast's result.
+
+    It uses the input; in another floating type the two differ.
+    """
+    source = node.args[0] if node.args else None
+    if op_name(node) != "to" or not isinstance(source, fx.Node):
+        return
+    before, after = source.meta.get("val"), node.meta.get("val")
+    if not isinstance(before, torch.Tensor) or not isinstance(after, torch.Tensor) or before.dtype != after.dtype:
+        return
+    home = _home(node)
+    for user in [u for u in node.users if home and not (_home(u) + ".").startswith(home + ".")]:
+        user.replace_input_with(node, source)
+
+
+def _home(node: fx.Node) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
 
 
 def _is_impure(node: fx.Node) -> bool:

@@ -39,11 +39,20 @@ def over_features(op: Op) -> Dims:
     weights = [op.dims(a) for a in (op.arg(2, "weight"), op.arg(3, "bias")) if isinstance(a, fx.Node)]
     if op.name == "rms_norm":
         weights = weights[:1]
-    op.statistic(x[-count:])
+    if weights:
+        op.statistic(x[-count:])
+    else:
+        _hold(op, x[-count:])
     for weight in weights:
         for d, w in zip(x[-count:], weight, strict=True):
             op.unify(d, w)
     return [*x[:-count], *(Dim(d.expr, True) for d in x[-count:])]
+
+
+def _hold(op: Op, dims: Dims) -> None:
+    """Without weights there is nothing to mask by which a normalisation could tell what is left."""
+    for d in dims:
+        op.freeze(d, "a normalisation over it that has no weights")
 
 
 def rewrite_shape(op: Op, node: fx.Node, size: Size) -> None:
@@ -57,10 +66,13 @@ def group_norm(op: Op) -> Dims:
     x, groups = op.dims(op.arg(0)), int(op.arg(1))
     g, inside = Axis(groups), Axis(x[1].size // groups)
     unify(x[1].expr, Product([g, inside]), op.because("groups that do not line up"))
-    op.statistic([Dim(inside)])
+    weights = [op.dims(a)[0] for a in (op.arg(2, "weight"), op.arg(3, "bias")) if isinstance(a, fx.Node)]
+    if weights:
+        op.statistic([Dim(inside)])
+    else:
+        _hold(op, [Dim(inside)])
     for d in x[2:]:
         op.freeze(d, "positions that are averaged over")
-    weights = [op.dims(a)[0] for a in (op.arg(2, "weight"), op.arg(3, "bias")) if isinstance(a, fx.Node)]
     for w in weights:
         op.unify(x[1], w)
     op.facts.memo[op.node] = g

@@ -10,12 +10,15 @@ import socket
 import sqlite3
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import luthier as lt
 from luthier.errors import StoreError
 from luthier.store import Header, Lease, View, open_store
 from luthier.store.memory import Memory
@@ -24,9 +27,15 @@ from luthier.trial import Report, Status, Trial
 AWKWARD = ["plain", 'it\'s "quoted"; DROP TABLE luthier_trials;--', "🎻/../..\\é\n", "x" * 10_000, "%s {} ?"]
 
 
+@dataclass
+class Server:
+    url: str
+    restart: Callable[[], object]
+
+
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """A PostgreSQL server of our own on a free port: its URL."""
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server of our own on a free port."""
     pytest.importorskip("psycopg", reason="PostgreSQL is not tested: the package psycopg is not installed")
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [
         Path(found).parent for found in [shutil.which("initdb")] if found
@@ -47,7 +56,9 @@ def postgres() -> Iterator[str]:
         start = [*control, "-l", f"{folder}/log", "-o", options, "start"]
         subprocess.run(start, check=True, capture_output=True, cwd=folder, **user)
         try:
-            yield f"postgresql://luthier:hunter2@127.0.0.1:{port}/postgres"
+            again = [*control, "-l", f"{folder}/log", "-o", options, "-m", "immediate", "restart"]
+            url = f"postgresql://luthier:hunter2@127.0.0.1:{port}/postgres"
+            yield Server(url, lambda: subprocess.run(again, check=True, capture_output=True, cwd=folder, **user))
         finally:
             subprocess.run([*control, "-m", "immediate", "stop"], capture_output=True, cwd=folder, **user)
 
@@ -59,7 +70,7 @@ def store(request, tmp_path):
     elif request.param == "sqlite":
         made = open_store(tmp_path / "a folder" / "studies.db")
     else:
-        made = open_store(request.getfixturevalue("postgres"))
+        made = open_store(request.getfixturevalue("postgres").url)
         for state in made.studies():
             made.delete(state.header.name)
     yield made
@@ -294,3 +305,53 @@ def test_hostile_rows_are_data(file):
     edit(file, "UPDATE luthier_trials SET params = ?", bad)
     assert made.trials("study")[0].params == json.loads(bad)
     made.close()
+
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+@pytest.mark.parametrize("fixture", sorted(FIXTURES.glob("schema_*.db")), ids=lambda path: path.stem)
+def test_stores_of_every_released_schema_open_and_go_on(tmp_path, fixture):
+    path = shutil.copy(fixture, tmp_path / "old.db")
+    old = lt.load_study(path)
+    assert [t.status.value[0] for t in old.trials] == list("ccfscs")
+    assert old.trials[0].reports[1].metrics == {"loss": math.inf}
+    assert old.trials[2].cause.startswith("ValueError: a recorded failure")
+    assert set(old.views) == set(range(6))
+    space = lt.Space(x=lt.Float(-1, 1), kind=lt.Choice([int, None, "a"]))
+    options = {"minimize": "loss", "constraints": {"loss": "<= 10"}, "algorithm": "random", "progress": False}
+    study = lt.tune(lambda t: t["x"] ** 2, space, trials=8, store=path, name=old.name, **options)
+    assert len(study.trials) == 8
+    assert study.replay() == []
+
+
+def test_there_is_a_fixture_for_the_present_schema():
+    from luthier.store._schema import VERSION
+
+    assert (FIXTURES / f"schema_{VERSION}.db").exists()
+
+
+@pytest.mark.slow
+def test_a_server_that_restarts_is_waited_for(postgres):
+    """Killed without ceremony in the middle of a study, twice."""
+
+    def objective(trial):
+        time.sleep(0.005)
+        trial.report(1, loss=trial["x"])
+        return trial["x"]
+
+    def trouble():
+        for _ in range(2):
+            time.sleep(0.4)
+            postgres.restart()
+
+    thread = threading.Thread(target=trouble)
+    thread.start()
+    options = {"minimize": "loss", "algorithm": "random", "progress": False, "store": postgres.url, "name": "fire"}
+    try:
+        study = lt.tune(objective, lt.Space(x=lt.Float(0, 1)), trials=300, **options)
+    finally:
+        thread.join()
+    stored = lt.load_study(postgres.url, "fire")
+    assert [t.number for t in stored.trials] == list(range(300))
+    assert stored.trials == study.trials

@@ -163,6 +163,7 @@ class Trainer:
         recipe: how to train.
         loss: of the model on a batch; None for the task's own.
         batches: gives an epoch's batches; None for the task's training data.
+        beside: what is trained along but is no part of the model.
     """
 
     def __init__(
@@ -172,12 +173,14 @@ class Trainer:
         recipe: Recipe,
         loss: StepLoss | None = None,
         batches: Callable[[], Iterator[Batch]] | None = None,
+        beside: nn.Module | None = None,
     ) -> None:
         self.model, self.task, self.recipe = model, task, recipe
         self.loss = loss or task_loss(task)
         self.batches = batches or (lambda: task.batches("train"))
         self.device = device_of(model)
-        self.optimizer = make_optimizer(model, recipe)
+        self.trained = nn.ModuleList([model] if beside is None else [model, beside])
+        self.optimizer = make_optimizer(self.trained, recipe)
         self.step = 0
         self.steps = math.ceil(task.count("train") / recipe.accumulate) * recipe.epochs
 
@@ -221,7 +224,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * rate(self.recipe, self.step, self.steps)
         if self.recipe.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+            nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
+import luthier as lt
 from luthier.distillation import losses
+from luthier.distillation.lesson import Lesson
 from luthier.distillation.losses.kl import KL
-from luthier.distillation.student import distillation_loss
+from luthier.distillation.taps import Taps, read_taps
 from luthier.errors import UsageError
 from luthier.task import Batch, Task
 
@@ -37,31 +39,152 @@ def test_kl_gradient_keeps_its_size_for_high_temperatures():
     assert torch.allclose(student.grad, centred.detach() / (6 * 4), atol=1e-4)
 
 
+def _call(name, student, teacher, temperature=3.0):
+    """Any loss, with true classes where it sees them."""
+    loss = losses.get(name, temperature=temperature)
+    target = (torch.arange(len(student)) % student.shape[1],) if loss.sees == "targets" else ()
+    return loss(student, teacher, *target)
+
+
+def _pair(name, seed=2):
+    """Outputs, or features with positions, of student and teacher."""
+    shape = (6, 4) if losses.get(name, 1.0).sees != "features" else (6, 4, 3)
+    return _logits(seed, *shape), _logits(seed + 1, *shape)
+
+
 @pytest.mark.parametrize("name", losses.names())
 class TestEveryLoss:
     def test_is_zero_where_student_and_teacher_agree(self, name):
-        outputs = _logits(2, 6, 4)
-        assert float(losses.get(name, temperature=3.0)(outputs, outputs.clone())) == pytest.approx(0, abs=1e-12)
+        outputs, _ = _pair(name)
+        assert float(_call(name, outputs, outputs.clone())) == pytest.approx(0, abs=1e-12)
 
     def test_is_positive_where_they_differ(self, name):
-        assert float(losses.get(name, temperature=3.0)(_logits(2, 6, 4), _logits(3, 6, 4))) > 1e-3
+        assert float(_call(name, *_pair(name))) > 1e-3
 
     def test_gradient_by_finite_differences(self, name):
-        student, teacher = _logits(2, 3, 4).requires_grad_(), _logits(3, 3, 4)
-        assert torch.autograd.gradcheck(lambda s: losses.get(name, temperature=2.0)(s, teacher), (student,))
+        student, teacher = _pair(name)
+        assert torch.autograd.gradcheck(lambda s: _call(name, s, teacher), (student.requires_grad_(),))
 
-    def test_is_the_mean_over_the_batch(self, name):
-        student, teacher = _logits(2, 4, 4), _logits(3, 4, 4)
-        loss = losses.get(name, temperature=2.0)
-        halves = (loss(student[:2], teacher[:2]) + loss(student[2:], teacher[2:])) / 2
-        assert torch.allclose(loss(student, teacher), halves)
+    def test_the_teacher_gets_no_smaller_by_learning_from_it(self, name):
+        """A step against the gradient brings the student nearer."""
+        student, teacher = _pair(name)
+        student.requires_grad_()
+        before = _call(name, student, teacher)
+        (step,) = torch.autograd.grad(before, student)
+        after = _call(name, student.detach() - 1e-3 * step / step.norm(), teacher)
+        assert after.item() < before.item()
+
+
+@pytest.mark.parametrize("name", [n for n in losses.names() if n not in ("rkd", "dkd")])
+def test_is_the_mean_over_the_batch(name):
+    student, teacher = _pair(name)
+    halves = (_call(name, student[:3], teacher[:3]) + _call(name, student[3:], teacher[3:])) / 2
+    assert torch.allclose(_call(name, student, teacher), halves)
+
+
+def test_dkd_with_the_teachers_doubt_as_weight_is_kl():
+    """Zhao et al., equation 5: KL = TCKD + (1 - p_target) NCKD."""
+    student, teacher = _logits(0, 1, 5), _logits(1, 1, 5)
+    doubt = 1 - float(torch.softmax(teacher / 2.0, 1)[0, 3])
+    loss = losses.DKD(temperature=2.0, alpha=1.0, beta=doubt)
+    assert torch.allclose(loss(student, teacher, torch.tensor([3])), KL(2.0)(student, teacher))
+
+
+def test_cosine_by_hand():
+    assert float(losses.Cosine()(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]]))) == pytest.approx(1 - 0.5**0.5)
+
+
+def test_attention_sees_where_and_not_how_much_nor_how_wide():
+    features = _logits(4, 2, 8, 5, 5).abs()
+    assert float(losses.Attention()(features, 7 * features)) == pytest.approx(0, abs=1e-12)
+    wide = torch.cat([features, features], 1)
+    assert float(losses.Attention()(features, wide)) == pytest.approx(0, abs=1e-12)
+
+
+def test_rkd_by_brute_force():
+    s, t = _logits(5, 4, 3), _logits(6, 4, 2)
+
+    def relations(x):
+        gaps = torch.tensor([[float((a - b).norm()) for b in x] for a in x])
+        cosines = torch.zeros(4, 4, 4)
+        for j in range(4):
+            for i in range(4):
+                for k in range(4):
+                    if j not in (i, k):
+                        u, v = x[i] - x[j], x[k] - x[j]
+                        cosines[j, i, k] = u @ v / (u.norm() * v.norm())
+        return gaps / gaps[gaps > 0].mean(), cosines
+
+    (ds, cs), (dt, ct) = relations(s), relations(t)
+    huber = torch.nn.functional.smooth_l1_loss
+    assert float(losses.RKD()(s, t)) == pytest.approx(float(huber(ds, dt) + 2 * huber(cs, ct)), rel=1e-5)
+
+
+def _net(width):
+    torch.manual_seed(width)
+    stages = [("one", torch.nn.Conv2d(1, width, 3)), ("two", torch.nn.Conv2d(width, width, 3))]
+    net = torch.nn.Sequential()
+    for name, stage in stages:
+        net.add_module(name, stage)
+    net.add_module("flat", torch.nn.Flatten())
+    net.add_module("head", torch.nn.Linear(4 * width, 3))
+    return net
+
+
+def test_taps_catch_what_modules_give_and_leave_nothing_behind():
+    net, x = _net(4), torch.randn(2, 1, 6, 6)
+    with Taps(net, ["one", "two"]) as taps:
+        net(x)
+    assert torch.equal(taps["one"], net.one(x))
+    assert torch.equal(taps["two"], net.two(net.one(x)))
+    assert not any(m._forward_hooks for m in net.modules())
+
+
+def test_layers_of_the_same_name_are_paired_without_the_head():
+    assert read_taps(_net(4), _net(8), None) == (("one", "one"), ("two", "two"))
+
+
+@pytest.mark.parametrize("weights", [{"hint": 1.0}, {"attention": 1.0}, {"rkd": 1.0}, {"hint": 0.5, "kl": 0.5}])
+def test_losses_of_features_are_learned_though_widths_differ(weights):
+    x, y = torch.randn(64, 1, 6, 6), torch.randint(3, (64,))
+    task = lt.Task(train=(x, y), valid=(x, y))
+    student, teacher = _net(3), _net(8)
+    seen = []
+    lt.distill(
+        student, teacher, task, losses=weights, epochs=8, lr=1e-2, progress=False, on_epoch=lambda e, s: seen.append(s)
+    )
+    assert seen[-1]["loss"] < 0.9 * seen[0]["loss"]
+    assert [n for n, _ in student.named_parameters()] == [n for n, _ in _net(3).named_parameters()]
+
+
+def test_the_hints_map_is_learned_along_and_dropped():
+    x, y = torch.randn(8, 1, 6, 6), torch.randint(3, (8,))
+    lesson = Lesson(_net(3), _net(8), lt.Task(train=(x, y), valid=(x, y)), {"hint": 1.0})
+    assert [tuple(p.shape) for p in lesson.maps.parameters()] == [(8, 3), (8, 3)]
+    assert Lesson(_net(3), _net(3), lt.Task(train=(x, y), valid=(x, y)), {"attention": 1.0}).maps is None
+
+
+@pytest.mark.parametrize(
+    ("act", "word"),
+    [
+        (lambda: Taps(_net(3), ["tow"]), "two"),
+        (lambda: read_taps(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), None), "same name"),
+        (lambda: losses.Hint()(torch.zeros(2, 3), torch.zeros(2, 4)), "shape"),
+        (lambda: losses.Attention()(torch.zeros(2, 3), torch.zeros(2, 3)), "positions"),
+        (lambda: losses.DKD()(torch.zeros(2, 3), torch.zeros(2, 3)), "true classes"),
+        (lambda: losses.DKD(temperature=0.0), "temperature"),
+    ],
+)
+def test_features_that_do_not_fit_are_named(act, word):
+    with pytest.raises(UsageError, match=word):
+        act()
 
 
 def test_weights_add_up_with_the_task_loss():
     x, y = torch.randn(8, 3), torch.randint(4, (8,))
     teacher, student = torch.nn.Linear(3, 4), torch.nn.Linear(3, 4)
     task = Task(train=(x, y), valid=(x, y))
-    both = distillation_loss(teacher, task, {"kl": 0.3, "task": 0.7}, 2.0)(student, Batch((x,), y))
+    both = Lesson(student, teacher, task, {"kl": 0.3, "task": 0.7}, 2.0)(student, Batch((x,), y))
     expected = 0.3 * KL(2.0)(student(x), teacher(x)) + 0.7 * torch.nn.functional.cross_entropy(student(x), y)
     assert torch.allclose(both, expected)
 
@@ -72,7 +195,7 @@ def test_weights_add_up_with_the_task_loss():
 def test_useless_weights_are_refused(weights, word):
     task = Task(train=[(torch.zeros(1, 2), torch.zeros(1).long())], valid=[])
     with pytest.raises(UsageError, match=word):
-        distillation_loss(torch.nn.Linear(2, 2), task, weights, 1.0)
+        Lesson(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), task, weights, 1.0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from luthier import importance
 from luthier.allocate import Rounding, allocate
 from luthier.distillation.cache import is_fixed, outputs_over, with_teacher
-from luthier.distillation.student import distillation_loss
+from luthier.distillation.lesson import Lesson
 from luthier.export.onnx import write_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.model import Analysis, analyse, cost
@@ -129,9 +129,9 @@ class Line:
         if recovery.kl <= 0:
             return Trainer(model, self.task, recovery.recipe).run(on_epoch)
         weights = {"kl": recovery.kl, "task": 1 - recovery.kl}
-        loss = distillation_loss(self.dense, self.task, weights, recovery.temperature)
+        lesson = Lesson(model, self.dense, self.task, weights, recovery.temperature)
         batches = with_teacher(self.dense, self.task, self.taught)
-        return Trainer(model, self.task, recovery.recipe, loss, batches).run(on_epoch)
+        return Trainer(model, self.task, recovery.recipe, lesson, batches).run(on_epoch)
 
     def latency(self, model: nn.Module, dense_onnx: Path, rounds: int = 15) -> Latency:
         """Measured latency of a network beside the dense one's file."""

@@ -1,23 +1,33 @@
-"""Distillation losses. One file is one loss; each takes plain tensors."""
+"""Distillation losses. One file is one loss; each takes plain tensors.
+
+What a loss compares is said by its ``sees``: "outputs" (of student and teacher), "targets" (these and the true
+classes), or "features" (what some module gives, for each tapped pair of modules).
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from luthier import discover
 
+Sees = Literal["outputs", "targets", "features"]
+
 
 class DistillationLoss(Protocol):
-    """How far a student's outputs are from its teacher's."""
+    """How far a student is from its teacher."""
 
-    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss of a batch.
+    @property
+    def sees(self) -> Sees:
+        """What it compares."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, /) -> Tensor:
+        """The loss of a batch; one that sees targets takes them as a third argument.
 
         Args:
-            student: outputs of shape (n, classes, ...).
-            teacher: the teacher's, of the same shape.
+            student: outputs of shape (n, classes, ...), or features of shape (n, channels, ...).
+            teacher: the teacher's.
 
         Returns:
             a scalar; 0 where both are equal.

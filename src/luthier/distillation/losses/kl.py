@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from luthier.distillation.losses import Sees
 from luthier.errors import UsageError
 
 
@@ -28,6 +30,7 @@ class KL:
     """
 
     temperature: float = 4.0
+    sees: ClassVar[Sees] = "outputs"
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from luthier.distillation.losses import Sees
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class MSE:
     """
 
     temperature: float = 1.0
+    sees: ClassVar[Sees] = "outputs"
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See :class:`luthier.distillation.losses.DistillationLoss`."""

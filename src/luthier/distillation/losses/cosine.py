@@ -1,0 +1,35 @@
+"""Angle between outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from luthier.distillation.losses import Sees
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """One minus the cosine between the student's and the teacher's outputs, over dimension 1.
+
+    When it helps: embeddings, whose length means nothing. When it hurts: classification, where it means certainty.
+
+    Args:
+        temperature: not used; an angle has no scale.
+
+    Source:
+        Sanh et al., "DistilBERT", 2019, section 3 (there on hidden states).
+    """
+
+    temperature: float = 1.0
+    sees: ClassVar[Sees] = "outputs"
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """See :class:`luthier.distillation.losses.DistillationLoss`."""
+        return (1 - F.cosine_similarity(student, teacher, dim=1)).mean()
+
+
+METHOD = Cosine

@@ -1,4 +1,6 @@
-"""Compress a residual network that reads handwritten digits: `luthier compress examples/digits.py --budget latency=0.5`.
+"""Compress a residual network that reads handwritten digits.
+
+luthier compress examples/digits.py --budget latency=0.5
 
 The file says what to compress (`model`), on what (`task`) and how to train it first (`recipe`); everything else is
 the command's.

@@ -144,7 +144,7 @@ def score(
     if hasattr(method, "rows"):
         return {g.name: method.rows(producing_rows(g, analysis.traced.state)) for g in chosen}
     terms = getattr(method, "terms", method.elements)
-    elements = {e.name: terms(e).double() for e in _evidence(analysis.model, method, data, loss, criterion, seed)}
+    elements = {e.name: terms(e) for e in _evidence(analysis.model, method, data, loss, criterion, seed)}
     found = {g.name: method.combine(sum_over_axis(g, elements)) for g in chosen}
     _not_mute(found, criterion)
     return found

@@ -30,8 +30,9 @@ def sum_over_axis(group: Group, elements: Mapping[str, Tensor]) -> Tensor:
 
 def along(group: Group, place: Occurrence, values: Tensor) -> Tensor:
     """One occurrence's share: ``values`` summed over all dimensions but one, then by index of the axis."""
-    flat = values.double().movedim(place.dim, 0).reshape(values.shape[place.dim], -1).sum(1).cpu()
-    return by_index(group, place.expr, flat)
+    others = [i for i in range(values.dim()) if i != place.dim]
+    flat = values.sum(others, dtype=torch.float64) if others else values.double()
+    return by_index(group, place.expr, flat.cpu())
 
 
 def by_index(group: Group, expr: axes.Expr, flat: Tensor) -> Tensor:

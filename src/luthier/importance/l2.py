@@ -21,7 +21,7 @@ class L2:
 
     def elements(self, evidence: Evidence) -> Tensor:
         """A score per weight."""
-        return evidence.weight.double() ** 2
+        return evidence.weight.square()
 
     def combine(self, total: Tensor) -> Tensor:
         """From the sum over an index's weights to its score."""

@@ -44,6 +44,10 @@ class Analysis:
         """Every free axis, those that only go on request (head sizes, the other factor of a product) included."""
         return find_groups(self)
 
+    @cached_property
+    def _by_name(self) -> dict[str, Group]:
+        return {g.name: g for g in self.all_groups}
+
     @property
     def groups(self) -> list[Group]:
         """The free axes that may be cut, in order of first appearance."""
@@ -79,11 +83,9 @@ class Analysis:
         Raises:
             UsageError: there is none.
         """
-        for group in self.all_groups:
-            if group.name == name:
-                return group
-        names = [g.name for g in self.all_groups]
-        raise UsageError(f"no group is called {name!r}", got=repr(name), fix=nearest(name, names))
+        if name in self._by_name:
+            return self._by_name[name]
+        raise UsageError(f"no group is called {name!r}", got=repr(name), fix=nearest(name, self._by_name))
 
 
 def analyse(model: nn.Module, inputs: Any, protect: Sequence[str] = ()) -> Analysis:

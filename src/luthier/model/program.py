@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -214,7 +215,11 @@ class _Shared:
 
     def __init__(self, program: Program) -> None:
         self.value = program
-        self.function = program.compile()
+
+    @cached_property
+    def function(self) -> Callable[..., Any]:
+        """The program as a function, made when it is first run."""
+        return self.value.compile()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
         return self

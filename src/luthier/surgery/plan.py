@@ -158,7 +158,4 @@ def _checked(analysis: Analysis, name: str, index: Sequence[int]) -> list[int]:
 
 
 def _kept_dims(analysis: Analysis, name: str, cut: Mapping[axes.Axis, axes.Indices]) -> list[list[int] | None]:
-    return [
-        [int(i) for i in axes.kept(d.expr, cut)] if axes.touches(d.expr, set(cut)) else None
-        for d in analysis.state[name]
-    ]
+    return [axes.kept(d.expr, cut).tolist() if axes.touches(d.expr, cut) else None for d in analysis.state[name]]

@@ -271,7 +271,7 @@ class _Survivors:
         return [d for d in self.dims.get(node) or [] if isinstance(d, Dim)]
 
     def _cut(self, d: Dim) -> bool:
-        return axes.touches(d.expr, set(self.keep))
+        return axes.touches(d.expr, self.keep)
 
     def __call__(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         if node not in self.pairs:

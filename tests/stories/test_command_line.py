@@ -61,6 +61,13 @@ def test_tune_prints_the_best_the_others_and_what_failed(capsys):
     assert column == sorted(column)
 
 
+def test_a_grid_knows_its_size(capsys):
+    Path("grid.py").write_text(GOOD.replace("lt.Float(-1, 1)", "lt.Int(1, 4)"))
+    _, out, _ = called(capsys, "tune", "grid.py", "--algorithm", "grid")
+    assert "study grid-grid: 8 trials" in out
+    assert "8 of 8 trials: 7 complete, 1 failed" in out
+
+
 def test_the_same_command_goes_on_and_fresh_starts_over(capsys):
     called(capsys, "tune", "good.py", "--trials", "3")
     _, out, _ = called(capsys, "tune", "good.py")

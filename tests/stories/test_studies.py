@@ -112,6 +112,14 @@ def test_a_time_out_is_the_total_and_ends_running_trials_at_their_next_report(tm
     assert "time" in study.trials[0].cause
 
 
+def test_steps_are_a_total_that_ends_running_trials_too(tmp_path):
+    for steps in (5, 20, 20):
+        study = tuned(curved, steps=steps, store=tmp_path / "s.db", name="n")
+        assert sum(len(t.reports) for t in study.trials) == steps
+    assert [t.status.value[0] for t in study.trials] == ["s", "c", "s"]
+    assert "steps" in study.trials[0].cause
+
+
 def test_a_target_ends_the_study():
     study = tuned(target=0.05, trials=1000)
     assert study.best.metrics["loss"] <= 0.05
@@ -452,6 +460,7 @@ def test_bad_arguments_are_told_before_anything_runs(tmp_path):
         ({"trials": 0}, "trials"),
         ({"trials": 2.5}, "trials"),
         ({"timeout": -1}, "timeout"),
+        ({"steps": 0}, "steps"),
         ({"workers": 0}, "workers"),
         ({"seed": -1}, "seed"),
         ({"seed": "a"}, "seed"),

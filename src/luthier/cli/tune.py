@@ -22,7 +22,7 @@ from luthier.study import Study, tune
 from luthier.trial import Status
 
 _ARGUMENTS = (
-    *("maximize", "minimize", "objectives", "constraints", "algorithm", "stop", "trials", "timeout", "target"),
+    *("maximize", "minimize", "objectives", "constraints", "algorithm", "stop", "trials", "timeout", "target", "steps"),
     *("workers", "executor", "limits", "store", "name", "seed", "deterministic", "first", "callbacks", "on_error"),
 )
 

@@ -58,15 +58,16 @@ class Child:
         self._out = out_read
         fds = (theirs.fileno(), life_read)
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _MAIN, *map(str, fds), json.dumps(_search_path())],
-                pass_fds=fds,
-                env={**os.environ, **_threads(workers)},
-                stdin=subprocess.DEVNULL,
-                stdout=out_write,
-                stderr=out_write,
-                start_new_session=True,
-            )
+            with _ctrl_c_waits():
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _MAIN, *map(str, fds), json.dumps(_search_path())],
+                    pass_fds=fds,
+                    env={**os.environ, **_threads(workers)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=out_write,
+                    stderr=out_write,
+                    start_new_session=True,
+                )
         finally:
             theirs.close()
             os.close(life_read)
@@ -177,6 +178,16 @@ class Child:
             if fd >= 0:
                 os.close(fd)
         self._out = -1
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Holds SIGINT back, here and in a process that is started meanwhile: until it has left our group, it gets ours."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _children(pid: int) -> list[Any]:

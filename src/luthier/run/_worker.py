@@ -27,6 +27,7 @@ def main(jobs_fd: int, life_fd: int) -> None:
         life_fd: a pipe on which nothing ever comes; its end means that the driver is gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it was held back while this process started
     faulthandler.enable()
     _die_with_driver(life_fd)
     pipe = Connection(jobs_fd)

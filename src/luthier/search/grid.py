@@ -13,6 +13,8 @@ from luthier.search import _fresh
 from luthier.space import Params, Space
 from luthier.trial import Trial
 
+_COUNTED = 20_000
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -53,6 +55,11 @@ class Grid:
         if not found and not known and n > 0:
             space.draw(key.generator("grid"))  # raises, and names the predicate, where nothing at all is allowed
         return found
+
+    def count(self, space: Space) -> int | None:
+        """How many combinations there are; None: more than are worth counting."""
+        found = sum(1 for _ in islice(_fresh.walk(space, self.levels), _COUNTED + 1))
+        return found if found <= _COUNTED else None
 
 
 METHOD = Grid

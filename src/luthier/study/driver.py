@@ -70,6 +70,7 @@ class Driver:
         tried = [t.params for t in self._ledger.trials]
         self._first = deque(p for p in self._settings.first if p not in tried)
         self._running: dict[int, float] = {}  # number -> monotonic start
+        self._steps = sum(len(t.reports) for t in self._finished())
         self._exhausted = False
         self._enough = False
         self._error: LuthierError | None = None
@@ -118,7 +119,7 @@ class Driver:
         settings, progress = self._settings, self._run.progress
         work = Work(settings.objective, settings.objectives, settings.pool.workers, settings.pool.limits)
         executor = run.get(settings.pool.executor)(work, self)
-        total, timeout = settings.budget.trials, settings.budget.timeout
+        total, timeout = self._total(), settings.budget.timeout
         progress.open(Outlook(self._run.name, settings.objectives, total, timeout, self.spent), self._finished())
         try:
             while True:
@@ -132,6 +133,13 @@ class Driver:
         finally:
             executor.close()
             progress.close()
+
+    def _total(self) -> int | None:
+        """How many trials there will be at most, as far as is known."""
+        count = getattr(self._settings.algorithm, "count", None)
+        whole = count(self._settings.space) if callable(count) else None
+        known = [n for n in (self._settings.budget.trials, whole) if n is not None]
+        return min(known, default=None)
 
     def _finished(self) -> list[Trial]:
         return self._ledger.history(len(self._ledger), None)
@@ -163,11 +171,16 @@ class Driver:
         """Whether the budget is used up."""
         total = self._settings.budget.trials
         full = total is not None and self._ledger.finished >= total
-        return full or self._enough or self._exhausted or self._late()
+        return full or self._enough or self._exhausted or self._spent_up()
 
     def _late(self) -> bool:
         timeout = self._settings.budget.timeout
         return timeout is not None and self.spent >= timeout
+
+    def _spent_up(self) -> bool:
+        """Whether running trials should end, too."""
+        steps = self._settings.budget.steps
+        return self._late() or (steps is not None and self._steps >= steps)
 
     def _propose(self, number: int) -> tuple[Params | None, View]:
         if self._first:
@@ -201,8 +214,9 @@ class Driver:
         self._run.store.report(self._run.name, self._token, number, report)
         self._ledger.put(trial)
         self._run.progress.update(trial)
-        if self._late():
-            return "the study's time was up"
+        self._steps += 1
+        if self._spent_up():
+            return "the study's time was up" if self._late() else "the study's steps were used up"
         rule = self._settings.stop
         if rule is None:
             return None

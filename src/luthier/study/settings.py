@@ -31,22 +31,25 @@ class Budget:
         trials: how many trials in all; None: no bound.
         timeout: seconds in all; None: no bound.
         target: metric values that are good enough, by name.
+        steps: how many reports in all; None: no bound.
     """
 
     trials: int | None = None
     timeout: float | None = None
     target: Mapping[str, float] = field(default_factory=dict)
+    steps: int | None = None
 
     @classmethod
-    def of(cls, trials: Any, timeout: Any, target: Target, objectives: Objectives, endless: bool) -> Budget:
+    def of(cls, trials: Any, timeout: Any, target: Target, steps: Any, objectives: Objectives, endless: bool) -> Budget:
         """Reads what a user gave; ``endless``: the space itself is the bound."""
-        if trials is None and timeout is None and target is None and not endless:
+        if trials is None and timeout is None and target is None and steps is None and not endless:
             trials = _TRIALS
-        if trials is not None and not (_is_whole(trials) and trials >= 1):
-            raise UsageError("'trials' is not a whole number", expected="trials >= 1", got=repr(trials))
+        for name, value in (("trials", trials), ("steps", steps)):
+            if value is not None and not (_is_whole(value) and value >= 1):
+                raise UsageError(f"{name!r} is not a whole number", expected=f"{name} >= 1", got=repr(value))
         if timeout is not None and not (_is_real(timeout) and timeout > 0):
             raise UsageError("'timeout' is not a number of seconds", expected="timeout > 0", got=repr(timeout))
-        return cls(trials, timeout, _read_target(target, objectives))
+        return cls(trials, timeout, _read_target(target, objectives), steps)
 
     def reached(self, trial: Trial, objectives: Objectives) -> bool:
         """Whether a trial is good enough to end the study."""

@@ -44,6 +44,7 @@ def tune(
     trials: int | None = None,
     timeout: float | None = None,
     target: Target = None,
+    steps: int | None = None,
     workers: int = 1,
     executor: str | None = None,
     limits: Limits | None = None,
@@ -59,7 +60,7 @@ def tune(
     """Searches a space for what an objective likes best.
 
     A study with a store and a name goes on where an earlier run ended, whatever ended it; ``trials``,
-    ``timeout`` and ``target`` are totals over all its runs. A trial that raises, returns nonsense, is
+    ``timeout``, ``target`` and ``steps`` are totals over all its runs. A trial that raises, returns nonsense, is
     killed or breaks its limits is recorded as failed with its cause, and the study goes on. Ctrl-C once
     finishes the running trials and returns; twice stops at once. Nothing finished is ever lost.
 
@@ -73,9 +74,10 @@ def tune(
         constraints: bounds on metrics, such as ``{"size_mb": "<= 1.0"}``.
         algorithm: a name (see ``luthier methods``) or an object such as ``luthier.search.Bayes()``.
         stop: a stop rule's name or object, such as ``luthier.stop.ASHA(max_steps=10)``; None: no trial is stopped.
-        trials: how many in all; None: the whole grid, or as many as ``timeout`` and ``target`` allow, else 50.
+        trials: how many in all; None: the whole grid, or as many as the other budgets allow, else 50.
         timeout: seconds in all; then running trials end at their next report, or when they return.
         target: value of the metric that is good enough; with several objectives a dict of them all or some.
+        steps: how many reports in all; then running trials end at their next report, as with ``timeout``.
         workers: how many trials run at once.
         executor: "inline", "processes" or "ray"; None: inline for one worker without limits, else processes.
         limits: hard limits for each trial.
@@ -113,7 +115,7 @@ def tune(
         objectives=wanted,
         algorithm=search.get(algorithm),
         stop=stop_rules.get(stop),
-        budget=Budget.of(trials, timeout, target, wanted, endless=algorithm == "grid"),
+        budget=Budget.of(trials, timeout, target, steps, wanted, endless=algorithm == "grid"),
         pool=Pool.of(workers, executor, limits, deterministic),
         seed=seed,
         first=read_first(first, whole),

@@ -250,7 +250,7 @@ class _Builder:
         self.graph.output(tuple(env[v] if isinstance(v, fx.Node) else v for v in values))
         for node in list(self.graph.nodes):
             _keep_cast_inside(node)
-        self.graph.eliminate_dead_code(_is_impure)
+        self.graph.eliminate_dead_code(is_impure)
         return self.graph
 
     def _sizes(self) -> None:
@@ -372,7 +372,7 @@ def _home(node: fx.Node) -> str:
     return str(stack[-1][0]) if stack else ""
 
 
-def _is_impure(node: fx.Node) -> bool:
+def is_impure(node: fx.Node) -> bool:
     """What dead code elimination must not remove."""
     return node.op in ("placeholder", "output") or op_name(node).endswith("_") or node.is_impure()
 

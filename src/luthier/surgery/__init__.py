@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -13,41 +12,29 @@ from luthier.allocate import Allocation, Ratio, Rounding
 from luthier.allocate import allocate as allocate_widths
 from luthier.errors import CheckError, UsageError
 from luthier.importance import Criterion, Evidence
-from luthier.model import Analysis, Coverage, Rebuilt, analyse
+from luthier.model import Analysis, Rebuilt, analyse
 from luthier.model.cost import KeepByName
 from luthier.surgery.blueprint import Attributes, Blueprint
 from luthier.surgery.cut import cut_program, rebuild, slice_state
+from luthier.surgery.depth import Branch, branch_scores, branches, drop_branches
 from luthier.surgery.module import apply, attempts, attributes, cut_module
 from luthier.surgery.plan import Plan, make_plan
+from luthier.surgery.pruned import Pruned
 from luthier.surgery.verify import Proof, demand, faithful, same_module, verify
 
-__all__ = ["Plan", "Proof", "Pruned", "cut", "make_plan", "prune_neurons", "verify"]
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """A smaller network, what was cut, and the proof.
-
-    Args:
-        model: the new module; the original is untouched.
-        plan: what stays of every tensor.
-        coverage: how much of the original could be cut at all.
-        check: the proofs.
-        target: "module" (a copy of the user's class) or "graph" (rebuilt from the captured graph).
-        why: why that target.
-        blueprint: what a file must hold beside the weights, whichever target it is.
-    """
-
-    model: nn.Module
-    plan: Plan
-    coverage: Coverage
-    check: tuple[Proof, ...]
-    target: str
-    why: str
-    blueprint: Blueprint = field(repr=False)
-
-    def __str__(self) -> str:
-        return "\n".join([str(self.plan), f"target: {self.target} ({self.why})", *map(str, self.check)])
+__all__ = [
+    "Branch",
+    "Plan",
+    "Proof",
+    "Pruned",
+    "branch_scores",
+    "branches",
+    "cut",
+    "drop_branches",
+    "make_plan",
+    "prune_neurons",
+    "verify",
+]
 
 
 def cut(model: nn.Module, analysis: Analysis, keep: KeepByName, *, target: str = "auto", check: bool = True) -> Pruned:

@@ -28,6 +28,7 @@ class Plan:
         buffers: the same for buffers and constants.
         shapes: parameter name -> its shape before the cut.
         macs: multiply-adds on the example inputs, before and after.
+        removed: whole branches that went.
     """
 
     groups: dict[str, list[int]]
@@ -36,6 +37,7 @@ class Plan:
     buffers: Kept = field(default_factory=dict, repr=False)
     shapes: dict[str, list[int]] = field(default_factory=dict, repr=False)
     macs: tuple[int, int] = (0, 0)
+    removed: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> tuple[int, int]:
@@ -54,6 +56,7 @@ class Plan:
             "buffers": self.buffers,
             "shapes": self.shapes,
             "macs": list(self.macs),
+            "removed": list(self.removed),
         }
 
     @classmethod
@@ -66,15 +69,11 @@ class Plan:
         if not isinstance(data, Mapping) or data.get("version") != _VERSION:
             got = data.get("version") if isinstance(data, Mapping) else type(data).__name__
             raise UsageError("this is no plan that can be read", expected=f"version {_VERSION}", got=got)
-        macs = tuple(data["macs"])
-        return cls(
-            dict(data["groups"]),
-            dict(data["sizes"]),
-            dict(data["kept"]),
-            dict(data["buffers"]),
-            dict(data["shapes"]),
-            macs,
+        macs, removed = tuple(data["macs"]), tuple(data["removed"])
+        groups, sizes, kept, buffers, shapes = (
+            dict(data[name]) for name in ("groups", "sizes", "kept", "buffers", "shapes")
         )
+        return cls(groups, sizes, kept, buffers, shapes, macs, removed)
 
     def restore(self, cut: Mapping[str, torch.Tensor], original: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Undoes the cut: the pruned values at their old places, the original's elsewhere.
@@ -104,6 +103,7 @@ class Plan:
         for name, size in self.sizes.items():
             left = len(self.groups[name]) if name in self.groups else size
             lines.append(f"{name:<{width}}  {size:>7}  {left:>7}  {left / size:>6.0%}")
+        lines += [f"{name}: removed" for name in self.removed]
         (p0, p1), (m0, m1) = self.parameters, self.macs
         lines.append(
             f"parameters {p0:,} -> {p1:,} ({p1 / max(p0, 1):.0%}), MACs {m0:,} -> {m1:,} ({m1 / max(m0, 1):.0%})"

@@ -74,7 +74,7 @@ class Bayes:
         else:
             waiting = encoding.features(memory.rows(pending))
             wanted = model.acquisition(self._models(encoding), learned, waiting, generator)
-            ranked = maximise(encoding, wanted, _leaders(learned), generator, self.effort)
+            ranked = maximise(encoding, wanted, _leaders(learned), generator, self.effort.after(len(seen)))
         return _fresh.first(encoding, ranked, seen, []) or _fresh.draw(memory.space, generator, seen, [])
 
     def _models(self, encoding: Encoding) -> model.Models:

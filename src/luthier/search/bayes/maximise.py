@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -43,6 +43,11 @@ class Effort:
     starts: int = 6
     steps: int = 12
     rounds: int = 2
+
+    def after(self, trials: int) -> Effort:
+        """Fewer candidates where each costs more, so that the price stays about the same from 100 trials on."""
+        share = min(1.0, max(0.25, 100.0 / max(trials, 1)))
+        return replace(self, uniform=int(self.uniform * share), near=int(self.near * share))
 
 
 def maximise(

@@ -18,6 +18,7 @@ from luthier.search.bayes.fit import Data, Process, fit
 from luthier.trial import Status, Trial
 
 CAP = 256
+_FITTED = 128
 _FANTASIES = 8
 _REMEMBERED = 16
 _BAD = 0.5
@@ -85,14 +86,15 @@ class Models:
         if name not in self._thetas:
             while len(self._thetas) >= _REMEMBERED:
                 del self._thetas[next(iter(self._thetas))]
-            part = data if size == len(values) else self._data(rows[:size], values[:size], transform)
+            part = self._data(rows[:size], values[:size], transform, _FITTED)
             self._thetas[name] = fit(part)
         return Process(data, self._thetas[name])
 
-    def _data(self, rows: Array, values: Array, transform: warp.Transform) -> Data:
-        if len(values) > CAP:
-            best = np.argsort(values, kind="stable")[: CAP // 2]
-            kept = np.union1d(best, np.arange(len(values) - CAP // 2, len(values)))
+    def _data(self, rows: Array, values: Array, transform: warp.Transform, most: int = CAP) -> Data:
+        """The data as they are; where there are more than ``most``, the best half of it and the newest half."""
+        if len(values) > most:
+            best = np.argsort(values, kind="stable")[: most // 2]
+            kept = np.union1d(best, np.arange(len(values) - most // 2, len(values)))
             rows, values = rows[kept], values[kept]
         return Data(self.encoding.features(rows), transform(values), self.encoding.categorical)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 import luthier as lt
 from luthier import run
-from luthier.errors import UsageError
+from luthier.errors import MissingExtra, UsageError
 from luthier.trial import Status
 
 SPACE = lt.Space(x=lt.Int(0, 9))
@@ -192,6 +193,12 @@ def test_workers_share_the_cores_and_have_no_main_guard_trouble(tmp_path):
 def test_an_objective_that_cannot_travel_is_refused_before_anything_starts(tmp_path):
     with open(tmp_path / "file", "w") as file, pytest.raises(UsageError, match="worker processes"):
         tuned(lambda t: file.fileno(), "processes", store=tmp_path / "s.db", name="n")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed here")
+def test_an_executor_whose_package_is_missing_says_so():
+    with pytest.raises(MissingExtra, match=r"pip install 'luthier\[ray\]'"):
+        tuned(helper, "ray")
 
 
 def test_impossible_combinations_are_refused():

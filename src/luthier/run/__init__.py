@@ -133,16 +133,21 @@ class Executor(Protocol):
         ...
 
 
+Maker = Callable[[Work, Desk], Executor]
+
+
 def names() -> list[str]:
     """The executors there are."""
     return discover.names(__name__)
 
 
-def get(name: str) -> Callable[[Work, Desk], Executor]:
-    """The executor of that name.
+def get(name: str | Maker) -> Maker:
+    """What makes the executor of that name; a callable is handed through.
 
     Raises:
         UsageError: there is none.
     """
-    made: Callable[[Work, Desk], Executor] = discover.load(__name__, name, "executor")
+    if not isinstance(name, str):
+        return name
+    made: Maker = discover.load(__name__, name, "executor")
     return made

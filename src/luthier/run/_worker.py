@@ -13,8 +13,12 @@ import pickle
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from luthier.run import Outcome
 
 _PR_SET_PDEATHSIG = 1
 
@@ -50,20 +54,35 @@ def _serve(pipe: Connection, objective: Any, objectives: Any, job: Any) -> None:
     from luthier.trial import Report
 
     def tell(report: Report) -> str | None:
-        _send(pipe, {"step": report.step, "metrics": _written(report.metrics)})
+        _send(pipe, {"step": report.step, "metrics": written(report.metrics)})
         answer: str | None = json.loads(pipe.recv_bytes())
         return answer
 
     outcome = evaluate(objective, objectives, job, tell)
     sys.stdout.flush()
     sys.stderr.flush()
-    metrics = None if outcome.metrics is None else _written(outcome.metrics)
-    end = {"status": outcome.status.value, "metrics": metrics, "cause": outcome.cause, "traceback": outcome.traceback}
-    _send(pipe, {"end": end})
+    _send(pipe, {"end": closing(outcome)})
 
 
-def _written(metrics: Any) -> dict[str, str]:
+def written(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Metrics as JSON has them, exact to the last bit, NaN and infinities included."""
     return {name: float(value).hex() for name, value in metrics.items()}
+
+
+def closing(outcome: Any) -> dict[str, Any]:
+    """An outcome as JSON has it."""
+    metrics = None if outcome.metrics is None else written(outcome.metrics)
+    return {"status": outcome.status.value, "metrics": metrics, "cause": outcome.cause, "traceback": outcome.traceback}
+
+
+def ending(row: Mapping[str, Any]) -> Outcome:
+    """The inverse of :func:`closing`; trusts nothing that came from a worker."""
+    from luthier.run import Outcome
+    from luthier.trial import Status
+
+    raw, cause = row["metrics"], row["cause"]
+    metrics = {str(n): float.fromhex(t) for n, t in raw.items()} if isinstance(raw, dict) else None
+    return Outcome(Status(row["status"]), metrics, str(cause) if cause else None, str(row["traceback"] or ""))
 
 
 def _send(pipe: Connection, message: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from multiprocessing import connection
 from luthier.run import Desk, Job, Outcome, Work
 from luthier.run._child import Child
 from luthier.run._pack import pack
+from luthier.run._worker import ending
 from luthier.trial import Report, Status
 
 _BEAT = 0.1  # seconds between two looks at memory and clocks
@@ -75,7 +76,7 @@ class Processes:
             with contextlib.suppress(OSError):
                 child.answer(answer)
         elif "end" in message:
-            self._finish(child, _read_end(message["end"]))
+            self._finish(child, ending(message["end"]))
             return True
         elif "unreadable" in message:
             why = f"a worker could not load the objective: {message['unreadable']}"
@@ -109,13 +110,6 @@ class Processes:
         allowed = self._work.limits.memory_gb
         if allowed is not None and child in self._children and child.memory() > 0.5 * allowed * 1e9:
             self._bury(child, "")
-
-
-def _read_end(end: dict[str, str | dict[str, str] | None]) -> Outcome:
-    raw = end["metrics"]
-    metrics = {n: float.fromhex(t) for n, t in raw.items()} if isinstance(raw, dict) else None
-    cause = end["cause"]
-    return Outcome(Status(end["status"]), metrics, str(cause) if cause else None, str(end["traceback"] or ""))
 
 
 METHOD = Processes

@@ -81,13 +81,13 @@ class Pool:
 
     Attributes:
         workers: how many at once.
-        executor: the executor's name.
+        executor: the executor's name, or what makes one from work and desk.
         limits: hard limits for each trial.
         lag: proposal k sees results of trials <= k - lag only; None: whatever is there.
     """
 
     workers: int
-    executor: str
+    executor: str | run.Maker
     limits: Limits
     lag: int | None
 
@@ -100,7 +100,7 @@ class Pool:
             raise UsageError("'limits' is not a Limits", expected="luthier.Limits(seconds=600)", got=repr(limits))
         kept = limits or Limits()
         name = executor if executor is not None else "inline" if workers == 1 and not kept else "processes"
-        if name not in run.names():
+        if name not in run.names() and not callable(name):
             raise unknown("executor", str(name), run.names())
         return cls(int(workers), name, kept, _read_lag(deterministic))
 

@@ -15,7 +15,7 @@ from luthier import stop as stop_rules
 from luthier.errors import StoreError, UsageError, nearest
 from luthier.objectives import Objectives
 from luthier.progress import Progress, choose
-from luthier.run import Limits, Objective
+from luthier.run import Limits, Maker, Objective
 from luthier.search import Algorithm
 from luthier.space import Parameter, Params, Space
 from luthier.stop import StopRule
@@ -46,7 +46,7 @@ def tune(
     target: Target = None,
     steps: int | None = None,
     workers: int = 1,
-    executor: str | None = None,
+    executor: str | Maker | None = None,
     limits: Limits | None = None,
     store: Place = None,
     name: str | None = None,
@@ -79,7 +79,8 @@ def tune(
         target: value of the metric that is good enough; with several objectives a dict of them all or some.
         steps: how many reports in all; then running trials end at their next report, as with ``timeout``.
         workers: how many trials run at once.
-        executor: "inline", "processes" or "ray"; None: inline for one worker without limits, else processes.
+        executor: "inline", "processes" or "ray", or ``functools.partial(luthier.run.ray.Ray, address=...)``;
+            None: inline for one worker without limits, else processes.
         limits: hard limits for each trial.
         store: None: memory; a path: SQLite; a URL: any database that SQLAlchemy knows.
         name: the study's name; None: a new study with a name of its own.

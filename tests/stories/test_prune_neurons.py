@@ -274,3 +274,79 @@ def test_tied_tensors_stay_tied():
         model = prune_neurons(Tied(), torch.zeros(2, 3, dtype=torch.long), ratio=0.5, target=target).model
         assert model.out.weight is model.e.weight
         assert model.e.weight.shape == (7, 3)
+
+
+class Whole(nn.Module):
+    """Cannot be captured; its backbone can."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.out = Net(), nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = self.backbone(x)
+        return self.out(y) if float(y.sum()) > 1e9 else self.out(-y)
+
+
+@pytest.mark.parametrize("target", ["module", "graph"])
+def test_a_part_is_cut_where_the_whole_cannot_be_captured(target, tmp_path):
+    from luthier.export.bundle import save
+
+    model, x = Whole(), torch.randn(2, 1, 6, 6)
+    pruned = prune_neurons(model, x, ratio=0.5, part="backbone", protect=["backbone.stem"], target=target)
+    assert pruned.model(x).shape == (2, 2)
+    assert pruned.model.out.weight is not model.out.weight
+    assert pruned.model.backbone.get_parameter("stem.weight").shape[0] == 8
+    assert pruned.model.backbone.get_parameter("blocks.0.a.weight").shape[0] == 4
+    assert model.backbone.blocks[0].a.weight.shape[0] == 8
+    with pytest.raises(UsageError, match="no stored form"):
+        save(pruned, tmp_path / "x.luthier")
+    with pytest.raises(UsageError, match="did you mean 'backbone'"):
+        prune_neurons(model, x, ratio=0.5, part="backbon")
+
+
+def test_mean_compensation_is_exact_for_constant_units_and_helps_for_others():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 16), nn.Sigmoid(), nn.Linear(16, 4)).eval()
+    batches = [torch.randn(64, 3) for _ in range(2)]
+    x = torch.cat(batches)
+
+    def error(**how):
+        pruned = prune_neurons(net, x[:2], ratio=0.5, **how).model.eval()
+        return float((pruned(x) - net(x)).square().mean())
+
+    assert error(compensate="mean", data=batches) < 0.3 * error()
+    with torch.no_grad():
+        net[0].weight[:8] = 0
+    keep = list(range(8, 16))
+    analysis = analyse(net, x[:2])
+    pruned = cut(net, analysis, {"0": keep})
+    from luthier.surgery.compensate import compensate
+
+    assert compensate(pruned.model, analysis, pruned.plan, batches) == ["2"]
+    assert torch.allclose(pruned.model(x), net(x), atol=1e-5)
+
+
+def test_compensation_reaches_a_batch_norm_where_there_is_no_bias():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3),
+        nn.Sigmoid(),
+        nn.Conv2d(6, 4, 1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.Flatten(),
+        nn.Linear(64, 2),
+    ).eval()
+    with torch.no_grad():
+        net[0].weight[:3] = 0
+    x = torch.randn(5, 1, 6, 6)
+    analysis = analyse(net, x)
+    pruned = cut(net, analysis, {"0": [3, 4, 5]})
+    from luthier.surgery.compensate import compensate
+
+    assert compensate(pruned.model, analysis, pruned.plan, [x]) == ["2"]
+    assert torch.allclose(pruned.model.eval()(x), net(x), atol=1e-5)
+    with pytest.raises(UsageError, match="needs data="):
+        prune_neurons(net, x, ratio=0.5, compensate="mean")
+    with pytest.raises(UsageError, match="unknown compensation"):
+        prune_neurons(net, x, ratio=0.5, compensate="median")

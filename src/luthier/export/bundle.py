@@ -100,6 +100,11 @@ def load_plan(path: str | os.PathLike[str]) -> Plan | None:
 
 
 def _described(model: nn.Module | Pruned, inputs: Any) -> tuple[nn.Module, Blueprint, Plan | None]:
+    if isinstance(model, Pruned) and model.part:
+        raise UsageError(
+            f"only the part {model.part!r} of this model was captured, so the whole has no stored form",
+            fix=f"save(pruned.model.get_submodule({model.part!r}), path, inputs=...), and keep the rest yourself",
+        )
     if isinstance(model, Pruned):
         return model.model, model.blueprint, model.plan
     if not isinstance(model, nn.Module):

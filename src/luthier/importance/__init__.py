@@ -25,10 +25,12 @@ from torch import Tensor, nn
 from luthier import discover
 from luthier.errors import UsageError
 from luthier.importance._axes import producing_rows, sum_over_axis
-from luthier.importance._statistics import activation_means, gradients, input_norms
+from luthier.importance._statistics import activation_means, gradients, input_means, input_norms
 from luthier.keys import Key
 from luthier.model import Analysis
 from luthier.model.groups import Group
+
+__all__ = ["Criterion", "Evidence", "Needs", "Own", "get", "input_means", "names", "score", "weight_scores"]
 
 Needs = Literal["nothing", "gradients", "activations", "inputs"]
 """Weights alone; gradients of a loss over data; activations over data; norms of the inputs of each layer over data."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -199,3 +199,29 @@ def _spread(norms: Tensor, layer: Any) -> Tensor:
         return norms.view(-1, 1, *ones)
     by_group = norms.view(layer.groups, 1, -1).expand(-1, layer.out_channels // layer.groups, -1)
     return by_group.reshape(layer.out_channels, -1, *ones)
+
+
+def input_means(analysis: Analysis, places: Mapping[fx.Node, int], data: Iterable[Any]) -> dict[fx.Node, Tensor]:
+    """The mean over the data, and over all other dimensions, of each index of one dimension of some results.
+
+    Args:
+        analysis: of the network.
+        places: node -> the dimension that is kept.
+        data: batches.
+
+    Returns:
+        node -> [size of that dimension], float64.
+    """
+    sums: dict[fx.Node, Tensor] = {}
+    counts: dict[fx.Node, int] = {}
+
+    def look(node: fx.Node, value: Any) -> None:
+        if node in places:
+            flat = value.detach().double().movedim(places[node], 0).flatten(1)
+            sums[node] = sums.get(node, torch.zeros(1)) + flat.sum(1).cpu()
+            counts[node] = counts.get(node, 0) + flat.shape[1]
+
+    with evaluating(analysis.model), torch.no_grad():
+        for inputs, _ in batches(data):
+            run(analysis.traced, analysis.traced.state, inputs, look=look)
+    return {node: total / counts[node] for node, total in sums.items()}

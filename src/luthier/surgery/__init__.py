@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -10,14 +11,16 @@ from torch import Tensor, fx, nn
 from luthier import importance
 from luthier.allocate import Allocation, Ratio, Rounding
 from luthier.allocate import allocate as allocate_widths
-from luthier.errors import CheckError, UsageError
+from luthier.errors import CheckError, UsageError, unknown
 from luthier.importance import Criterion, Evidence
 from luthier.model import Analysis, Rebuilt, analyse
 from luthier.model.cost import KeepByName
 from luthier.surgery.blueprint import Attributes, Blueprint
+from luthier.surgery.compensate import compensate as fold_means
 from luthier.surgery.cut import cut_program, rebuild, slice_state
 from luthier.surgery.depth import Branch, branch_scores, branches, drop_branches
 from luthier.surgery.module import apply, attempts, attributes, cut_module
+from luthier.surgery.part import inside, part_of, with_part
 from luthier.surgery.plan import Plan, make_plan
 from luthier.surgery.pruned import Pruned
 from luthier.surgery.verify import Proof, demand, faithful, same_module, verify
@@ -125,7 +128,9 @@ def prune_neurons(
     minimum: int = 1,
     data: Iterable[Any] | None = None,
     loss: str | Callable[[Any, Any], Tensor] | None = None,
+    compensate: str | None = None,
     head_dim: bool = False,
+    part: str | None = None,
     target: str = "auto",
     seed: int = 0,
 ) -> Pruned:
@@ -144,7 +149,10 @@ def prune_neurons(
         minimum: the least number of indices that stay of each group.
         data: batches of (inputs, target), where the criterion needs them.
         loss: of (output, target), where the criterion needs it.
+        compensate: "mean" folds the removed units' mean output over ``data`` into the consumers' biases.
         head_dim: cut the size of attention heads as well as their number.
+        part: cut only this sub-module, by a criterion that looks at weights alone; for models that cannot be
+            captured whole. Names in the plan, and patterns of ``ratio``, are then the part's own.
         target: "module", "graph" or "auto".
         seed: for criteria that draw.
 
@@ -167,6 +175,15 @@ def prune_neurons(
           (2): Linear(in_features=4, out_features=2, bias=True)
         )
     """
+    if compensate not in (None, "mean"):
+        raise UsageError("unknown compensation", expected="None or 'mean'", got=repr(compensate))
+    whole = model
+    if part is not None:
+        _names_exist(model, protect)
+        model, inputs = part_of(model, inputs, part)
+        protect = inside(protect, part)
+        if importance.get(criterion).needs != "nothing" or compensate is not None:
+            raise UsageError("a part is cut by its weights alone", expected="criterion='l2' or the like, no compensate")
     analysis = analyse(model, inputs, protect)
     groups = [g for g in analysis.all_groups if g.default or (head_dim and "head size" in g.roles)]
     scores = importance.score(analysis, criterion, data, loss, groups=groups, seed=seed)
@@ -174,4 +191,16 @@ def prune_neurons(
     keep = allocate_widths(
         analysis, scores, allocate, ratio=ratio, threshold=threshold, budget=budget, rounding=rounding
     )
-    return cut(model, analysis, keep, target=target)
+    pruned = cut(model, analysis, keep, target=target)
+    if compensate is not None:
+        fold_means(pruned.model, analysis, pruned.plan, data)
+    if part is None:
+        return pruned
+    return replace(pruned, model=with_part(whole, part, pruned.model), part=part)
+
+
+def _names_exist(model: nn.Module, names: Sequence[str]) -> None:
+    known = dict(model.named_modules())
+    for name in [names] if isinstance(names, str) else names:
+        if name not in known:
+            raise unknown("module", name, known)

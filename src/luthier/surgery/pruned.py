@@ -24,6 +24,7 @@ class Pruned:
         target: "module" (a copy of the user's class) or "graph" (rebuilt from the captured graph).
         why: why that target.
         blueprint: what a file must hold beside the weights, whichever target it is.
+        part: the sub-module that was cut, "" if it was the whole model; names in the plan are the part's own.
     """
 
     model: nn.Module
@@ -33,6 +34,7 @@ class Pruned:
     target: str
     why: str
     blueprint: Blueprint = field(repr=False)
+    part: str = ""
 
     def __str__(self) -> str:
         return "\n".join([str(self.plan), f"target: {self.target} ({self.why})", *map(str, self.check)])

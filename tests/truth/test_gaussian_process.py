@@ -149,6 +149,9 @@ def test_fantasies_keep_the_mean_and_close_the_gap():
     grown = fantasise(process, waiting)
     after, less = grown.predict(waiting)
     np.testing.assert_allclose(after.mean(1), mean[:, 0], atol=0.02)
+    twins = np.vstack([waiting, waiting])
+    values = fantasise(process, twins).data.targets[-4:]
+    np.testing.assert_allclose(values[:2], values[2:], atol=0.01)
     assert (less < 0.2 * variance + math.exp(THETA[4])).all()
 
 

@@ -143,7 +143,7 @@ class Process:
         self.data, self.theta = data, theta
         self.signal, self.noise = math.exp(theta[data.d]), math.exp(theta[data.d + 1])
         self.shape = shape(theta, data.d)
-        self.factor = _cholesky(self.cross(data.rows), self.noise + JITTER)
+        self.factor = cholesky(self.cross(data.rows), self.noise + JITTER)
         lower = np.tril(lapack.dpotri(self.factor, lower=1)[0])
         self.inverse = lower + np.tril(lower, -1).T
         columns = data.targets if data.targets.ndim == 2 else data.targets[:, None]
@@ -159,6 +159,13 @@ class Process:
         k = self.cross(rows)
         variance = self.signal - ((k @ self.inverse) * k).sum(1)
         return k @ self.weights, np.maximum(variance, 1e-12)
+
+    def joint(self, rows: Array) -> tuple[Array, Array]:
+        """Mean, shape (b, s), and the covariance matrix of the noise-free function, shape (b, b)."""
+        k = self.cross(rows)
+        gaps = kernel.squares(rows[:, None, :], rows[None], self.data.categorical)
+        covariance = self.signal * self.shape.value(gaps) - k @ self.inverse @ k.T
+        return k @ self.weights, covariance + 1e-12 * np.eye(len(rows))
 
     def predict_with_slopes(self, rows: Array) -> tuple[Array, Array, Array, Array]:
         """As :meth:`predict`, with d mean / d rows, shape (b, s, d), and d variance / d rows, (b, d).
@@ -177,7 +184,7 @@ class Process:
         return k @ self.weights, variance, d_mean, d_variance
 
 
-def _cholesky(matrix: Array, ridge: float) -> Array:
+def cholesky(matrix: Array, ridge: float) -> Array:
     """Lower factor of ``matrix + ridge``; the ridge grows tenfold until there is one."""
     n = len(matrix)
     while True:

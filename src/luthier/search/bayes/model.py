@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from luthier import pareto
 from luthier.pareto import Array
@@ -14,7 +15,7 @@ from luthier.search._encode import Encoding
 from luthier.search._memory import Memory, Table
 from luthier.search.bayes import warp
 from luthier.search.bayes.acquisition import Feasible, Hypervolume, Improvement
-from luthier.search.bayes.fit import Data, Process, fit
+from luthier.search.bayes.fit import Data, Process, cholesky, fit
 from luthier.trial import Status, Trial
 
 CAP = 256
@@ -194,16 +195,18 @@ def scalarise(losses: Array, generator: np.random.Generator) -> Array:
 def fantasise(process: Process, waiting: Array) -> Process:
     """The process with pending points added, in several versions of what they may give.
 
-    The versions are fixed normal quantiles, shuffled per point, so that nothing is drawn.
+    They follow the joint posterior of the pending points: its Cholesky factor times fixed normal quantiles, shuffled
+    per point, so that nothing is drawn and neighbours agree.
 
     Args:
         process: of finished trials.
         waiting: features of pending points, shape (p, d).
     """
-    mean, variance = process.predict(waiting)
-    levels = np.linspace(-1.5, 1.5, _FANTASIES)
-    shifts = np.stack([np.roll(levels[:: (-1) ** i], 3 * i) for i in range(len(waiting))])
-    return _grown(process, waiting, mean + shifts * np.sqrt(variance)[:, None])
+    mean, covariance = process.joint(waiting)
+    levels = special.ndtri((np.arange(_FANTASIES) + 0.5) / _FANTASIES)
+    order = np.random.Generator(np.random.Philox(key=0)).random((len(waiting), _FANTASIES)).argsort(1)
+    factor = cholesky(covariance, 1e-8 * process.signal)
+    return _grown(process, waiting, mean + factor @ levels[order])
 
 
 def believe(process: Process, waiting: Array) -> Process:

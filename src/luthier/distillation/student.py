@@ -50,6 +50,7 @@ def distill(
         UsageError: an unknown loss or setting, or different output shapes.
 
     Example:
+        >>> import torch
         >>> x = torch.randn(64, 2); y = (x.sum(1) > 0).long()
         >>> task = Task(train=(x, y), valid=(x, y))
         >>> teacher = nn.Linear(2, 2)

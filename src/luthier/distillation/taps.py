@@ -27,6 +27,7 @@ class Taps:
         UsageError: there is no such module.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
         >>> with Taps(net, ["0"]) as taps:
         ...     _ = net(torch.zeros(1, 2))

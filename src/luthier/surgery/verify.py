@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,7 +97,7 @@ def verify(
     wide, widened = _in_double(traced.program), _in_double(program, copies)
     whole = shaken(traced.state)
     with torch.no_grad():
-        with cost.counting() as after:
+        with cost.counting() as after, _running():
             got = run(traced, slice_state(whole, plan), inputs, program=widened.program)
         survivors = _Survivors(analysis, keep, wide, widened, copies)
         with cost.counting() as before:
@@ -161,6 +162,19 @@ def _relative(x: torch.Tensor, y: torch.Tensor) -> float:
     finite = y.abs().masked_fill(~y.isfinite(), 0.0).max()
     gap = (x.double() - y.double()).abs().masked_fill(same, 0.0).max()
     return float(gap / finite.double().clamp_min(1e-12))
+
+
+@contextlib.contextmanager
+def _running() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise CheckError(
+            "the cut network does not run",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            cause="an operation that takes these widths for something else, or a rule that misses one of its sizes",
+            fix="cut to other widths (multiple=, minimum=), or protect the modules around that operation",
+        ) from error
 
 
 def _are_slices(whole: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], plan: Plan) -> Proof:

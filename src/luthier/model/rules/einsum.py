@@ -47,13 +47,14 @@ def _parsed(op: Op) -> tuple[list[fx.Node], list[str], str]:
 
 
 def macs(op: Op, size: Size) -> int:
-    """Two operands: every combination of the letters that they share or keep."""
+    """Two operands: every combination of the letters that they share or keep; nothing where there is no sum."""
     nodes, terms, result = _parsed(op)
     if len(terms) != 2 or "." in result:
         return 0
     sizes = {c: size(d) for n, t in zip(nodes, terms, strict=True) for c, d in zip(t, op.dims(n), strict=True)}
     shared = {c for c in sizes if c in result or all(c in t for t in terms)}
-    return math.prod(sizes[c] for c in shared)
+    summed = math.prod(sizes[c] for c in shared if c not in result)
+    return math.prod(sizes[c] for c in shared) if summed > 1 else 0
 
 
 RULES = {"einsum": Rule(einsum, macs=macs)}

@@ -5,14 +5,13 @@ from __future__ import annotations
 from luthier.model.op import Dim, Dims, Op, Result
 from luthier.model.rules import Rule
 
-_POOLS = ("avg_pool", "max_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool", "fractional_max_pool")
-_RESIZES = (
-    "nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d", "bicubic2d", "nearest_exact1d",
-    "nearest_exact2d", "nearest_exact3d",
-)  # fmt: skip
+_POOLS = ("avg_pool", "max_pool", "adaptive_avg_pool", "adaptive_max_pool", "fractional_max_pool")
+_RESIZES = ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d", "bicubic2d")
 _KINDS = (
-    *(f"{kind}{n}d{suffix}" for kind in _POOLS for n in (1, 2, 3) for suffix in ("", "_with_indices")),
-    *(f"{prefix}upsample_{kind}" for prefix in ("", "_") for kind in _RESIZES),
+    *(f"{kind}{n}d" for kind in _POOLS for n in (1, 2, 3) if (kind, n) != ("fractional_max_pool", 1)),
+    "max_pool2d_with_indices", "max_pool3d_with_indices",
+    *(f"upsample_{kind}" for kind in _RESIZES),
+    *(f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)),
     "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "max_unpool2d", "max_unpool3d",
 )  # fmt: skip
 _SPATIAL = {"1": 1, "2": 2, "3": 3}

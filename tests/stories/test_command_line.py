@@ -228,13 +228,12 @@ def test_ctrl_c_says_how_to_go_on():
 
 
 @pytest.mark.slow
-def test_the_iris_example_runs_as_a_grid(capsys):
-    code, out, _ = called(capsys, "tune", str(ROOT / "examples" / "iris_forest.py"), "--workers", "2")
+def test_the_iris_example_runs_along_its_grid(capsys):
+    code, out, _ = called(capsys, "tune", str(ROOT / "examples" / "iris_forest.py"), "--trials", "20")
     assert code == 0
-    assert "trial" in out
     best, others = out.split("The others")
     accuracy = float(re.search(r"accuracy ([\d.]+) +│", best)[1])
-    assert accuracy > 0.95
+    assert accuracy > 0.94
     rows = re.findall(r"^ +\d+ +(0\.\d+)", others, re.MULTILINE)
-    assert len(rows) == 47
+    assert len(rows) == 19
     assert max(map(float, rows)) <= accuracy

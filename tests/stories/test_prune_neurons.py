@@ -350,3 +350,48 @@ def test_compensation_reaches_a_batch_norm_where_there_is_no_bias():
         prune_neurons(net, x, ratio=0.5, compensate="mean")
     with pytest.raises(UsageError, match="unknown compensation"):
         prune_neurons(net, x, ratio=0.5, compensate="median")
+
+
+class Drawing(nn.Module):
+    """Draws random numbers, as a variational autoencoder does."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 3), nn.Linear(3, 8)
+        self.d = nn.Linear(8, 2)
+
+    def forward(self, x):
+        z = self.b(torch.relu(self.a(x)))
+        return self.d(torch.relu(self.c(z + torch.randn_like(z))))
+
+
+@pytest.mark.parametrize("target", ["module", "graph"])
+def test_a_network_that_draws_random_numbers(target):
+    net, x = Drawing(), torch.randn(2, 4)
+    before = torch.get_rng_state()
+    pruned = prune_neurons(net, x, ratio=0.5, target=target)
+    assert torch.equal(before, torch.get_rng_state())
+    assert [len(v) for v in pruned.plan.groups.values()] == [4, 4]
+    assert pruned.model(torch.randn(5, 4)).shape == (5, 2)
+
+
+def test_half_precision_networks_are_proven_too():
+    net = Net().bfloat16().eval()
+    pruned = prune_neurons(net, torch.randn(2, 1, 6, 6, dtype=torch.bfloat16), ratio=0.5)
+    assert next(pruned.model.parameters()).dtype == torch.bfloat16
+    assert pruned.model(torch.randn(1, 1, 6, 6, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_a_fixed_batch_size_is_named_when_other_batches_come():
+    class Static(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(x.reshape(2, 4))))
+
+    net, x = Static(), torch.randn(2, 4)
+    assert prune_neurons(net, x, ratio=0.5, criterion="activation", data=[x]).plan.groups
+    with pytest.raises(UsageError, match="one batch size"):
+        prune_neurons(net, x, ratio=0.5, criterion="activation", data=[torch.randn(6, 4)])

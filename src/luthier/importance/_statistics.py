@@ -111,8 +111,22 @@ def activation_means(
 
     with evaluating(analysis.model), torch.no_grad():
         for inputs, _ in batches(data):
-            run(analysis.traced, analysis.traced.state, inputs, look=look)
+            _looked_at(analysis, inputs, look)
     return {name: total / counts[name] for name, total in sums.items()}
+
+
+def _looked_at(analysis: Analysis, inputs: Inputs, look: Callable[[fx.Node, Any], None]) -> None:
+    try:
+        run(analysis.traced, analysis.traced.state, inputs, look=look)
+    except RuntimeError as error:
+        if analysis.traced.dynamic:
+            raise
+        raise UsageError(
+            "this network was captured for one batch size, and a batch of another shape came",
+            got=" ".join(str(error).split())[:200],
+            cause="its code has the batch size written into it",
+            fix="give data in batches of the size of the example inputs",
+        ) from error
 
 
 def _consumers(analysis: Analysis, group: Group) -> list[tuple[fx.Node, int]]:
@@ -223,5 +237,5 @@ def input_means(analysis: Analysis, places: Mapping[fx.Node, int], data: Iterabl
 
     with evaluating(analysis.model), torch.no_grad():
         for inputs, _ in batches(data):
-            run(analysis.traced, analysis.traced.state, inputs, look=look)
+            _looked_at(analysis, inputs, look)
     return {node: total / counts[node] for node, total in sums.items()}

@@ -72,7 +72,7 @@ def restore(data: dict[str, Any]) -> Program:
 def _target(node: fx.Node) -> str:
     if isinstance(node.target, str):
         return node.target
-    if isinstance(node.target, torch._ops.OpOverload):
+    if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten":
         return str(node.target)
     name = _NAMES.get(id(node.target))
     if name is None:

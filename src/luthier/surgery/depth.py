@@ -24,7 +24,7 @@ from luthier.surgery.blueprint import Blueprint
 from luthier.surgery.cut import rebuild
 from luthier.surgery.plan import Plan, make_plan
 from luthier.surgery.pruned import Pruned
-from luthier.surgery.verify import EXACT, Proof, demand, difference, doubled, faithful, shaken
+from luthier.surgery.verify import EXACT, Proof, demand, difference, doubled, faithful, repeatable, shaken
 
 
 @dataclass(frozen=True)
@@ -224,9 +224,9 @@ def _proved(analysis: Analysis, chosen: Sequence[Branch], program: Program) -> l
 
     state, inputs = shaken(analysis.traced.state), doubled(analysis.traced.inputs)
     with torch.no_grad():
-        with cost.counting() as after:
+        with cost.counting() as after, repeatable():
             got = run(analysis.traced, state, inputs, program=program)
-        with cost.counting() as before:
+        with cost.counting() as before, repeatable():
             expected = run(analysis.traced, state, inputs, step=step)
     saved = (before.get_total_flops() - after.get_total_flops()) // 2
     predicted = sum(b.macs for b in chosen)

@@ -97,10 +97,10 @@ def verify(
     wide, widened = _in_double(traced.program), _in_double(program, copies)
     whole = shaken(traced.state)
     with torch.no_grad():
-        with cost.counting() as after, _running():
+        with cost.counting() as after, _running(), repeatable():
             got = run(traced, slice_state(whole, plan), inputs, program=widened.program)
         survivors = _Survivors(analysis, keep, wide, widened, copies)
-        with cost.counting() as before:
+        with cost.counting() as before, repeatable():
             expected = run(traced, masked(whole, plan), inputs, program=wide.program, step=survivors)
     saved = (before.get_total_flops() - after.get_total_flops()) // 2
     predicted = plan.macs[0] - plan.macs[1]
@@ -120,7 +120,7 @@ def verify(
 def faithful(analysis: Analysis) -> Proof:
     """Whether the captured graph computes what the model does."""
     traced = analysis.traced
-    with torch.no_grad():
+    with torch.no_grad(), repeatable():
         graph = run(traced, {n: t.detach().clone() for n, t in traced.state.items()}, _copied(traced.inputs))
     model = module_outputs(analysis.model, _copied(traced.inputs))
     return Proof("graph == model", difference(graph, model), SAME, "the captured graph on the example inputs")
@@ -128,7 +128,7 @@ def faithful(analysis: Analysis) -> Proof:
 
 def module_outputs(model: nn.Module, inputs: Inputs) -> list[Any]:
     """A module's outputs in evaluation mode, flat; its mode is put back."""
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad(), repeatable():
         return flat(model(*inputs.args, **inputs.kwargs))
 
 
@@ -162,6 +162,14 @@ def _relative(x: torch.Tensor, y: torch.Tensor) -> float:
     finite = y.abs().masked_fill(~y.isfinite(), 0.0).max()
     gap = (x.double() - y.double()).abs().masked_fill(same, 0.0).max()
     return float(gap / finite.double().clamp_min(1e-12))
+
+
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """Networks that draw random numbers draw the same ones; the global stream is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ _HOMES = {
     "luthier.run": ("Limits",),
     "luthier.study": ("tune", "Study", "load_study"),
     "luthier.task": ("Task",),
+    "luthier.metrics": ("Metric",),
     "luthier.train": ("fit",),
     "luthier.measure": ("evaluate",),
     "luthier.measure.profile": ("profile",),
@@ -39,13 +40,26 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), name)
+        value = getattr(_room(_HOME[name], name), name)
     elif name in _PARTS:
         value = importlib.import_module(f"luthier.{name}")
     else:
         raise AttributeError(f"module 'luthier' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _room(home: str, name: str) -> Any:
+    """Imports what holds a public name; says what to install where PyTorch is missing."""
+    try:
+        return importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchmetrics", "safetensors"):
+            raise
+        from luthier.extras import need
+
+        need(error.name, "torch", f"luthier.{name}")
+        raise
 
 
 def __dir__() -> list[str]:

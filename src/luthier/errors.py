@@ -71,6 +71,10 @@ class CheckError(LuthierError):
     """A proof that failed: the files must not be used."""
 
 
+class OutputError(LuthierError):
+    """A file that cannot be written: a full disk, a folder without permission."""
+
+
 class BudgetError(LuthierError):
     """A budget that no plan can meet."""
 

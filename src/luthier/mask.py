@@ -68,11 +68,12 @@ class Masked:
     def finalize(self) -> nn.Module:
         """A plain copy: masks merged into the weights, parameters under their own names."""
         plain = copy.deepcopy(self.model)
+        made: dict[int, nn.Parameter] = {}
         for path, owner in list(plain.named_modules()):
-            merged = [name.rpartition(".")[2] for name in self.masks if name.rpartition(".")[0] == path]
-            order = [name.rpartition(".")[2] for name in self.order if name.rpartition(".")[0] == path]
-            if merged:
-                _merge(owner, merged, order)
+            if parametrize.is_parametrized(owner):
+                merged = [leaf for leaf in owner.parametrizations if _is_masked(owner, leaf)]
+                order = [name.rpartition(".")[2] for name in self.order if name.rpartition(".")[0] == path]
+                _merge(owner, merged, order, made)
         return plain
 
     def bytes(self) -> dict[str, int]:
@@ -115,17 +116,30 @@ def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), leaf
 
 
-def _merge(owner: nn.Module, leaves: Sequence[str], order: Sequence[str]) -> None:
-    """Gives a module its own class and parameters back, in the order they had.
+def _is_masked(owner: nn.Module, leaf: str) -> bool:
+    return any(isinstance(part, Mask) for part in owner.parametrizations[leaf])  # type: ignore[index]
+
+
+def _merge(owner: nn.Module, leaves: Sequence[str], order: Sequence[str], made: dict[int, nn.Parameter]) -> None:
+    """Gives a module its own class and parameters back, in the order they had; shared ones stay shared.
 
     torch's ``remove_parametrizations`` would take the weight off the class, which the module's copies share.
     """
-    values = {leaf: nn.Parameter(getattr(owner, leaf).detach().clone()) for leaf in leaves}
+    values = {}
+    for leaf in leaves:
+        key = id(owner.parametrizations[leaf].original)  # type: ignore[index, union-attr]
+        values[leaf] = made.setdefault(key, nn.Parameter(getattr(owner, leaf).detach().clone()))
+    if not values:
+        return
     del owner.parametrizations
     owner.__class__ = parametrize.type_before_parametrizations(owner)
     own = {**owner._parameters, **values}
     owner._parameters.clear()
     owner._parameters.update({leaf: own[leaf] for leaf in order})
+
+
+def _names(model: nn.Module) -> tuple[str, ...]:
+    return tuple(name for name, _ in model.named_parameters(remove_duplicate=False))
 
 
 def _value(model: nn.Module, name: str) -> Tensor:
@@ -152,6 +166,8 @@ def candidates(model: nn.Module, protect: Sequence[str] = ()) -> tuple[list[str]
     Raises:
         UsageError: a protected name that is not there.
     """
+    if isinstance(protect, str):
+        raise UsageError("'protect' is a list of names", expected=f"[{protect!r}]", got=repr(protect))
     modules = dict(model.named_modules())
     known = {*modules, *dict(model.named_parameters())}
     for name in protect:
@@ -169,6 +185,16 @@ def candidates(model: nn.Module, protect: Sequence[str] = ()) -> tuple[list[str]
         elif parameter.ndim >= 2:
             found.append(name)
     return found, skipped
+
+
+def ties(model: nn.Module) -> dict[str, str]:
+    """Further names of shared parameters -> the first name."""
+    first: dict[int, str] = {}
+    out = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            out[name] = first[id(parameter)]
+    return out
 
 
 def keep_by_ratio(scores: Scores, ratio: float, scope: str = "global") -> Scores:
@@ -239,10 +265,11 @@ def _check(how: Mapping[str, Any], scope: str) -> tuple[str, Any]:
             got=", ".join(given) or "none of them",
         )
     name, amount = next(iter(given.items()))
-    if name == "ratio" and not 0 <= amount < 1:
-        raise UsageError("the ratio is out of range", expected="0 <= ratio < 1 (the share removed)", got=amount)
-    if name == "threshold" and not 0 <= amount < float("inf"):
-        raise UsageError("the threshold is out of range", expected="a finite number >= 0", got=amount)
+    number = isinstance(amount, int | float) and not isinstance(amount, bool)
+    if name == "ratio" and not (number and 0 <= amount < 1):
+        raise UsageError("the ratio is out of range", expected="0 <= ratio < 1 (the share removed)", got=repr(amount))
+    if name == "threshold" and not (number and 0 <= amount < float("inf")):
+        raise UsageError("the threshold is out of range", expected="a finite number >= 0", got=repr(amount))
     if scope not in ("global", "layer"):
         raise UsageError("unknown scope", expected='"global" or "layer"', got=repr(scope))
     return name, amount
@@ -250,8 +277,9 @@ def _check(how: Mapping[str, Any], scope: str) -> tuple[str, Any]:
 
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Puts masks on a model in place; a mask that is there already is replaced."""
+    every = {**masks, **{tie: masks[first] for tie, first in ties(model).items() if first in masks}}
     with torch.no_grad():
-        for name, kept in masks.items():
+        for name, kept in every.items():
             owner, leaf = _owner(model, name)
             if parametrize.is_parametrized(owner, leaf):
                 _mask_of(owner, leaf).kept.copy_(kept)
@@ -311,7 +339,7 @@ def prune_weights(
     masks, odd = choose({name: scores[name] for name in names}, how, amount, scope)
     masked = copy.deepcopy(source)
     apply_masks(masked, masks)
-    return Masked(masked, masks, {**skipped, **odd}, tuple(name for name, _ in source.named_parameters()))
+    return Masked(masked, masks, {**skipped, **odd}, _names(source))
 
 
 class GradualPruning:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from luthier.errors import ObjectiveError, UsageError, unknown
 from luthier.extras import need
+from luthier.fitting import as_classes, as_numbers
 
 Score = Callable[[Tensor, Tensor], Any]
 
@@ -33,8 +35,17 @@ class Metric:
             raise UsageError(f"the direction of metric {self.name!r} is unknown", expected='"max" or "min"')
 
     def __call__(self, outputs: Tensor, target: Tensor) -> float:
-        """The score over a whole data set."""
-        return float(self.function(outputs, target))
+        """The score over a whole data set.
+
+        Raises:
+            ObjectiveError: the function gives no number.
+        """
+        value = self.function(outputs, target)
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError):
+            got = f"{type(value).__name__} {value!r}"[:80]
+            raise ObjectiveError(f"the metric {self.name!r} gives no number", expected="one number", got=got) from None
 
     def gain(self, value: float, reference: float) -> float:
         """How much better than a reference; negative where worse."""
@@ -45,8 +56,8 @@ class Metric:
 class Classification:
     """A score of predicted classes.
 
-    Outputs of shape (n, classes, ...) are scores per class (the largest wins); where the targets have the
-    outputs' shape, or the outputs have one column, they are logits of independent yes/no questions.
+    Outputs of shape (n, classes, ...) are scores per class, the largest wins; outputs of shape (n,) or (n, 1) are
+    logits of a yes/no question, two classes; where the targets have the outputs' shape (n, k), of k such questions.
 
     Args:
         function: name in ``torchmetrics.functional.classification`` without "multiclass_" or "binary_".
@@ -59,27 +70,25 @@ class Classification:
     def __call__(self, outputs: Tensor, target: Tensor) -> Any:
         """The score over a whole data set."""
         scores = need("torchmetrics.functional.classification", "torch", "this metric")
-        if outputs.ndim == 1 or outputs.shape[1] == 1 or outputs.shape == target.shape:
-            answers = (outputs.reshape(target.shape) > 0).long()
-            return getattr(scores, f"binary_{self.function}")(answers, target.long())
-        classes = outputs.shape[1]
-        top = int(target.max()) if len(target) else 0
-        if target.is_floating_point() or top >= classes:
-            raise ObjectiveError(
-                "the targets are not classes of this model",
-                expected=f"whole numbers from 0 to {classes - 1}",
-                got=f"{target.dtype} up to {top}",
-            )
+        if outputs.ndim > 1 and outputs.shape[1] > 1 and outputs.shape == target.shape:
+            labels = outputs.shape[1]
+            answers = (outputs > 0).long()
+            function = getattr(scores, f"multilabel_{self.function}")
+            return function(answers, target.long(), num_labels=labels, average=self.average)
+        if outputs.ndim == 1 or outputs.shape[1] == 1:
+            outputs = torch.stack([-outputs.flatten(), outputs.flatten()], 1)
+            target = as_numbers(outputs[:, 1], target).long()
+        classes = as_classes(outputs, target)
         function = getattr(scores, f"multiclass_{self.function}")
-        return function(outputs.argmax(1), target, num_classes=classes, average=self.average)
+        return function(outputs.argmax(1), classes, num_classes=outputs.shape[1], average=self.average)
 
 
 def _mse(outputs: Tensor, target: Tensor) -> Tensor:
-    return (outputs.reshape(target.shape).double() - target.double()).square().mean()
+    return (outputs.double() - as_numbers(outputs.double(), target)).square().mean()
 
 
 def _mae(outputs: Tensor, target: Tensor) -> Tensor:
-    return (outputs.reshape(target.shape).double() - target.double()).abs().mean()
+    return (outputs.double() - as_numbers(outputs.double(), target)).abs().mean()
 
 
 _METRICS = {
@@ -107,6 +116,24 @@ def metric(wanted: str | Score | Metric) -> Metric:
     if wanted not in _METRICS:
         raise unknown("metric", str(wanted), _METRICS)
     return _METRICS[wanted]
+
+
+def read_metrics(wanted: Any) -> tuple[Metric, ...]:
+    """Several metrics, by name or as functions.
+
+    Raises:
+        UsageError: no list, an empty one, an unknown name, or two of the same name.
+    """
+    if isinstance(wanted, str) or not isinstance(wanted, Sequence) or not wanted:
+        raise UsageError("metrics come as a list", expected='["accuracy", ...]', got=repr(wanted))
+    found = tuple(metric(m) for m in wanted)
+    called = [m.name for m in found]
+    for name in called:
+        if called.count(name) > 1:
+            raise UsageError(
+                f"two metrics are called {name!r}", expected="different names", fix="luthier.Metric(name, function)"
+            )
+    return found
 
 
 def names() -> list[str]:

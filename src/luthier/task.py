@@ -7,21 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from luthier.errors import UsageError, unknown
-from luthier.metrics import Metric, metric
+from luthier.fitting import LOSSES
+from luthier.metrics import Metric, read_metrics
 
 Loss = Callable[[Any, Tensor], Tensor]
-
-_LOSSES: dict[str, Loss] = {
-    "cross_entropy": F.cross_entropy,
-    "bce": F.binary_cross_entropy_with_logits,
-    "mse": F.mse_loss,
-    "l1": F.l1_loss,
-}
 
 
 @dataclass(frozen=True)
@@ -79,17 +72,15 @@ class Task:
         for part in ("train", "valid", "test"):
             data = getattr(self, part)
             if data is not None:
-                self._loaders[part] = _loader(part, data, self.batch_size, shuffle=part == "train")
-        if isinstance(self.loss, str) and self.loss not in _LOSSES:
-            raise unknown("loss", self.loss, _LOSSES)
-        if isinstance(self.metrics, str) or not self.metrics:
-            raise UsageError("a task needs a list of metrics", expected='["accuracy", ...]', got=repr(self.metrics))
-        object.__setattr__(self, "metrics", tuple(metric(m) for m in self.metrics))
+                self._loaders[part] = as_loader(data, part, self.batch_size, shuffle=part == "train")
+        if isinstance(self.loss, str) and self.loss not in LOSSES:
+            raise unknown("loss", self.loss, LOSSES)
+        object.__setattr__(self, "metrics", read_metrics(self.metrics))
 
     @property
     def scores(self) -> tuple[Metric, ...]:
         """The metrics; the first is the one that counts."""
-        return tuple(metric(m) for m in self.metrics)
+        return read_metrics(self.metrics)
 
     @property
     def main(self) -> Metric:
@@ -99,7 +90,7 @@ class Task:
     @property
     def loss_function(self) -> Loss:
         """The loss as a function of (outputs, target)."""
-        return _LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+        return LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
 
     def loader(self, part: str) -> Iterable[Any]:
         """The loader of "train", "valid" or "test".
@@ -155,15 +146,21 @@ def read_batches(loader: Iterable[Any], part: str = "data") -> Iterator[Batch]:
         )
 
 
-def _loader(part: str, data: Any, batch_size: int, shuffle: bool) -> Iterable[Any]:
-    if isinstance(data, tuple | list) and len(data) >= 2 and all(isinstance(d, Tensor) for d in data):
-        lengths = [len(d) for d in data]
+def as_loader(data: Any, part: str = "data", batch_size: int = 64, shuffle: bool = False) -> Iterable[Any]:
+    """Reads what a user gave as data: a loader stays one, a pair of tensors or arrays becomes one.
+
+    Raises:
+        UsageError: neither, or tensors of different lengths.
+    """
+    if isinstance(data, tuple | list) and len(data) >= 2 and all(_is_array(d) for d in data):
+        tensors = [torch.as_tensor(d) for d in data]
+        lengths = [len(d) for d in tensors]
         if len(set(lengths)) > 1:
             raise UsageError(f"the tensors of {part!r} differ in length", expected="equal lengths", got=lengths)
         if not lengths[0]:
             return []
-        return DataLoader(TensorDataset(*data), batch_size=batch_size, shuffle=shuffle)
-    if iter_once(data) or not hasattr(data, "__iter__"):
+        return DataLoader(TensorDataset(*tensors), batch_size=batch_size, shuffle=shuffle)
+    if iter_once(data) or isinstance(data, str) or not hasattr(data, "__iter__"):
         raise UsageError(
             f"the {part} data is not a loader",
             expected="a DataLoader, a list of batches, or a pair of tensors",
@@ -172,6 +169,10 @@ def _loader(part: str, data: Any, batch_size: int, shuffle: bool) -> Iterable[An
         )
     loader: Iterable[Any] = data
     return loader
+
+
+def _is_array(data: Any) -> bool:
+    return isinstance(data, Tensor) or (hasattr(data, "__array__") and hasattr(data, "dtype") and data.ndim > 0)
 
 
 def iter_once(data: Any) -> bool:

@@ -20,7 +20,7 @@ from luthier.task import Batch, Task, device_of
 Curve = list[dict[str, float]]
 StepLoss = Callable[[nn.Module, Batch], Tensor]
 OnEpoch = Callable[[int, Mapping[str, float]], None]
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M")
 
 _OPTIMIZERS = ("sgd", "adam", "adamw")
 _SCHEDULES = ("cosine", "linear", "constant")
@@ -72,13 +72,16 @@ class Recipe:
         ):
             if value not in known:
                 raise unknown(name, str(value), known)
-        for name, low in (("epochs", 0), ("accumulate", 1)):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < low:
-                raise UsageError(f"{name!r} is too small", expected=f"a whole number >= {low}", got=getattr(self, name))
-        for name in ("lr", "weight_decay", "momentum"):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value < 0:
-                raise UsageError(f"{name!r} is out of range", expected="a finite number >= 0", got=value)
+        for name, low in (("epochs", 0), ("accumulate", 1), ("patience", 1)):
+            whole = getattr(self, name)
+            if not (whole is None and name == "patience") and not (type(whole) is int and whole >= low):
+                raise UsageError(f"{name!r} is out of range", expected=f"a whole number >= {low}", got=repr(whole))
+        for name, most in (("lr", math.inf), ("weight_decay", math.inf), ("momentum", 1.0), ("warmup", 1.0)):
+            _check_number(name, getattr(self, name), most)
+        if self.clip is not None:
+            _check_number("clip", self.clip, math.inf)
+            if self.clip == 0:
+                raise UsageError("'clip' is out of range", expected="a number > 0, or None for no limit", got=self.clip)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Recipe:
@@ -94,12 +97,29 @@ class Recipe:
         return cls(**settings)
 
 
+def _check_number(name: str, value: Any, most: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not 0 <= value <= most:
+        bound = "a finite number >= 0" if most == math.inf else f"a number from 0 to {most:g}"
+        raise UsageError(f"{name!r} is out of range", expected=bound, got=repr(value))
+
+
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over the parameters that want a gradient.
 
     Vectors (biases, norms) are not decayed: decay there costs accuracy and shrinks nothing.
+
+    Raises:
+        UsageError: no parameter wants one.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise UsageError(
+            "the model has nothing to train",
+            expected="at least one parameter with requires_grad",
+            got="none",
+            fix="model.requires_grad_(True)",
+        )
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
@@ -175,7 +195,14 @@ class Trainer:
         batches: Callable[[], Iterator[Batch]] | None = None,
         beside: nn.Module | None = None,
     ) -> None:
+        if not isinstance(model, nn.Module) or not isinstance(task, Task):
+            raise UsageError(
+                "training needs a torch.nn.Module and a luthier.Task",
+                expected="fit(model, task, ...)",
+                got=f"{type(model).__name__} and {type(task).__name__}",
+            )
         self.model, self.task, self.recipe = model, task, recipe
+        self.fewest = 2 if has_batch_norm(model) else 1
         self.loss = loss or task_loss(task)
         self.batches = batches or (lambda: task.batches("train"))
         self.device = device_of(model)
@@ -197,6 +224,8 @@ class Trainer:
         total, count = 0.0, 0
         pending = 0
         for raw in self.batches():
+            if raw.size < self.fewest:  # a batch of one has no spread: batch norm could not be trained on it
+                continue
             batch = raw.to(self.device)
             value = self._learn(batch)
             pending = (pending + 1) % self.recipe.accumulate
@@ -205,9 +234,12 @@ class Trainer:
             total, count = total + value * batch.size, count + batch.size
         if pending:
             self._update()
+        if not count:
+            raise UsageError("every batch holds one example", expected="at least two, for batch norm", got="one")
         return total / count
 
     def _learn(self, batch: Batch) -> float:
+        _check_precision(self.model, batch)
         with _autocast(self.device, self.recipe.precision):
             loss = self.loss(self.model, batch)
         value = float(loss.detach())
@@ -246,6 +278,12 @@ class Trainer:
                 scores = {"loss": self.epoch(), **validate(self.model, self.task)}
                 curve.append(scores)
                 value = sign * scores[self.task.main.name]
+                if math.isnan(value):
+                    raise ObjectiveError(
+                        f"the metric {self.task.main.name!r} is NaN after epoch {epoch}",
+                        expected="a number",
+                        cause="training diverged, or the metric has no value on these data",
+                    )
                 if value > best:
                     risen = epoch
                 if value >= best or best_state is None:  # of equals the later: it has seen lower learning rates
@@ -259,6 +297,23 @@ class Trainer:
             self.model.load_state_dict(best_state)
         self.model.eval()
         return curve
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether training takes statistics over the batch."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+
+
+def _check_precision(model: nn.Module, batch: Batch) -> None:
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    for x in batch.inputs:
+        if own is not None and x.is_floating_point() and x.dtype != own and not torch.is_autocast_enabled():
+            raise UsageError(
+                "model and data differ in precision",
+                expected=f"inputs of {own}, as the model's parameters",
+                got=x.dtype,
+                fix="model.to(x.dtype), or convert the data",
+            )
 
 
 @torch.no_grad()
@@ -283,7 +338,8 @@ def recalibrate(model: nn.Module, task: Task, batches: int = 20) -> None:
     if norms:
         with seeded(0):
             for _, batch in zip(range(batches), task.batches("train"), strict=False):
-                model(*batch.to(device_of(model)).inputs)
+                if batch.size > 1:
+                    model(*batch.to(device_of(model)).inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
@@ -298,7 +354,7 @@ def fit(model: M, task: Task, *, progress: bool = True, on_epoch: OnEpoch | None
     """Trains a model on a task.
 
     Args:
-        model: trained in place.
+        model: trained in place; or a result with ``.model``, which is.
         task: data, loss and metrics.
         progress: whether to show a live bar.
         on_epoch: called after each epoch with its number and its scores.
@@ -319,8 +375,10 @@ def fit(model: M, task: Task, *, progress: bool = True, on_epoch: OnEpoch | None
         True
     """
     recipe = Recipe.of(settings)
+    network: Any = getattr(model, "model", model)
+    trainer = Trainer(network, task, recipe)
     with progress_bar(recipe.epochs, task.main.name, progress) as tell:
-        Trainer(model, task, recipe).run(on_epoch=both(tell, on_epoch))
+        trainer.run(on_epoch=both(tell, on_epoch))
     return model
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from luthier.errors import CheckError, LuthierError, UsageError
+from luthier.errors import CheckError, LuthierError, OutputError, UsageError
 from luthier.export.bundle import load, load_plan, save
 from luthier.surgery import prune_neurons
 
@@ -229,7 +229,7 @@ def test_a_failed_write_leaves_the_old_file(pruned, file, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(safetensors.torch, "save_file", broken)
-    with pytest.raises(UsageError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         save(pruned, file)
     assert file.read_bytes() == before
     assert [p.name for p in file.parent.iterdir()] == [file.name]

@@ -114,6 +114,26 @@ def test_masks_hold_through_copy_state_dict_and_finalize(tmp_path):
     lt.export_onnx(masked, tmp_path / "masked.onnx", x)
 
 
+def test_shared_weights_share_their_mask_and_stay_shared():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+            self.c.weight = self.b.weight
+
+        def forward(self, x):
+            return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+
+    x, y = torch.randn(32, 6), torch.randint(8, (32,))
+    masked = lt.prune_weights(Tied(), ratio=0.5)
+    lt.fit(masked, lt.Task(train=(x, y), valid=(x, y)), epochs=2, lr=0.1, progress=False)
+    plain = masked.finalize()
+    assert plain.b.weight is plain.c.weight
+    assert sum(int((p == 0).sum()) for n, p in plain.named_parameters() if "weight" in n) == (48 + 64) // 2
+    assert torch.equal(plain(x), masked(x))
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in Tied().parameters())
+
+
 def test_sizes_are_those_of_the_weights():
     masked = lt.prune_weights(nn.Linear(100, 50), ratio=0.9)
     sizes = masked.bytes()
@@ -150,6 +170,8 @@ def test_gradual_pruning_follows_its_schedule_and_never_brings_back():
         ({"ratio": 0.5, "scope": "galaxy"}, "scope"),
         ({"ratio": 0.5, "criterion": "tailor"}, "taylor"),
         ({"ratio": 0.5, "protect": ["nowhere"]}, "nowhere"),
+        ({"ratio": 0.5, "protect": "layer"}, "list of names"),
+        ({"ratio": "0.5"}, "ratio"),
         ({"ratio": 0.5, "protect": ["0", "4"]}, "no weights"),
     ],
 )

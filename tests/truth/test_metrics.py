@@ -47,6 +47,48 @@ def test_binary_logits_are_yes_above_zero():
     assert metric("accuracy")(outputs, targets) == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_a_yes_no_question_has_two_classes(name, shape):
+    generator = torch.Generator().manual_seed(1)
+    outputs, targets = torch.randn(200, generator=generator), torch.randint(2, (200,), generator=generator)
+    expected = _reference(name, targets, (outputs > 0).long())
+    assert metric(name)(outputs.reshape(shape), targets.reshape(shape)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "average"), [("f1_macro", "macro"), ("f1_micro", "micro")])
+def test_several_yes_no_questions_are_scored_one_by_one(name, average):
+    generator = torch.Generator().manual_seed(1)
+    outputs, targets = torch.randn(200, 3, generator=generator), torch.randint(2, (200, 3), generator=generator)
+    expected = reference.f1_score(targets, outputs > 0, average=average)
+    assert metric(name)(outputs, targets) == pytest.approx(expected, abs=1e-6)
+
+
+def test_logits_of_a_dict_are_what_counts():
+    class Two(nn.Module):
+        def forward(self, x):
+            return {"aux": -x, "logits": x}
+
+    batches = [(torch.eye(3), torch.tensor([0, 1, 2]))]
+    assert lt.evaluate(Two(), batches) == {"accuracy": 1.0}
+
+
+def test_logits_of_a_dict_are_what_counts_in_the_file_too(tmp_path):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            y = self.layer(x)
+            return {"aux": -y, "logits": y}
+
+    model, x = Two(), torch.randn(40, 3)
+    batches = [(x, model(x)["logits"].argmax(1))]
+    lt.export_onnx(model, tmp_path / "m.onnx", x[:4])
+    assert lt.evaluate(tmp_path / "m.onnx", batches) == {"accuracy": 1.0}
+
+
 def test_evaluate_is_over_the_data_set_and_not_a_mean_of_batches(answers):
     outputs, targets = answers
     batches = [(outputs[:1], targets[:1]), (outputs[1:], targets[1:])]
@@ -87,6 +129,10 @@ def test_a_function_of_ones_own_is_a_metric(answers):
         (lambda: lt.evaluate("nowhere.onnx", [(torch.eye(2), torch.tensor([0, 1]))]), "no file"),
         (lambda: lt.evaluate(nn.Identity(), [(torch.eye(2), torch.tensor([0, 5]))]), "classes"),
         (lambda: Metric("x", lambda o, t: 0.0, "up"), "direction"),
+        (lambda: lt.evaluate(nn.Identity(), [(torch.eye(2), torch.tensor([0, -1]))]), "classes"),
+        (lambda: lt.evaluate(nn.Identity(), [(torch.eye(2), torch.tensor([0, 1]))], "accuracy"), "list"),
+        (lambda: lt.evaluate(nn.Identity(), [(torch.eye(2), torch.tensor([0, 1]))], [lambda o, t: None]), "no number"),
+        (lambda: lt.evaluate(nn.Identity(), [(torch.zeros(4, 2), torch.zeros(4))], ["mse"]), "shape"),
     ],
 )
 def test_bad_input_is_named(act, word):

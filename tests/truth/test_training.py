@@ -127,6 +127,36 @@ def test_recalibrated_statistics_are_those_of_the_data():
     assert not model.training
 
 
+def test_a_last_batch_of_one_is_left_out_for_batch_norm():
+    x, y = _data(65)
+    task = lt.Task(train=(x, y), valid=(x, y), batch_size=64)
+    lt.fit(_net(), task, epochs=2, progress=False)
+    recalibrate(_net(), task)
+    teacher = _net()
+    assert lt.distill(_net(), teacher, task, epochs=1, progress=False) is not teacher
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+@pytest.mark.parametrize(("loss", "metric"), [("mse", "mse"), ("l1", "mae"), ("bce", "accuracy")])
+def test_targets_of_n_and_n_by_one_are_the_same(loss, metric, shape):
+    x, y = _data(64)
+    target = y.reshape(shape) if loss == "bce" else x[:, 0].reshape(shape)
+    task = lt.Task(train=(x, target), valid=(x, target), loss=loss, metrics=[metric])
+    torch.manual_seed(0)
+    model = lt.fit(nn.Linear(4, 1), task, epochs=40, lr=0.1, progress=False)
+    score = lt.evaluate(model, (x, target), [metric])[metric]
+    assert score > 0.9 if metric == "accuracy" else score < 0.05
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int16, torch.uint8])
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_classes_come_in_any_whole_type(kind, shape):
+    x, y = _data(64)
+    target = y.to(kind).reshape(shape)
+    model = lt.fit(nn.Linear(4, 2), lt.Task(train=(x, target), valid=(x, target)), epochs=2, progress=False)
+    assert lt.evaluate(model, (x.numpy(), y.numpy()))["accuracy"] == lt.evaluate(model, (x, y))["accuracy"]
+
+
 def test_teacher_outputs_are_the_same_computed_once_or_each_time():
     x, y = _data(64)
     teacher = _net().eval()
@@ -176,6 +206,21 @@ def test_the_teacher_is_not_changed():
         (lambda: lt.Task(train=(torch.zeros(3), torch.zeros(2)), valid=_data()), "length"),
         (lambda: lt.fit(_net(), lt.Task(train=(torch.zeros(0, 4), torch.zeros(0)), valid=_data())), "empty"),
         (lambda: _task().loader("test"), "no test data"),
+        (lambda: lt.fit(_net(), _task(), clip=-1.0), "clip"),
+        (lambda: lt.fit(_net(), _task(), clip=0.0), "clip"),
+        (lambda: lt.fit(_net(), _task(), warmup=3), "warmup"),
+        (lambda: lt.fit(_net(), _task(), momentum=2), "momentum"),
+        (lambda: lt.fit(_net(), _task(), patience=-1), "patience"),
+        (lambda: lt.fit(_net(), _task(), epochs=True), "epochs"),
+        (lambda: lt.fit(_net(), _task(), lr="0.1"), "lr"),
+        (lambda: lt.fit(None, _task()), "Module"),
+        (lambda: lt.fit(_net(), "task"), "Task"),
+        (lambda: lt.fit(_net().requires_grad_(False), _task()), "nothing to train"),
+        (lambda: lt.fit(_net().double(), _task(), progress=False), "precision"),
+        (lambda: lt.fit(_net(), _task(metrics=[lambda o, t: math.nan]), epochs=1, progress=False), "NaN"),
+        (lambda: lt.fit(_net(), lt.Task(train=_data(), valid=_data(), batch_size=1), progress=False), "one example"),
+        (lambda: _task(metrics=["accuracy", "accuracy"]), "two metrics"),
+        (lambda: lt.distill(None, _net(), _task()), "modules"),
         (lambda: lt.distill(nn.Linear(4, 3), _net(), _task(), epochs=1, progress=False), "shapes"),
         (lambda: lt.fit(_net(), lt.Task(train=[(torch.full((4, 4), math.nan), torch.zeros(4).long())], valid=_data())),
          "diverged"),

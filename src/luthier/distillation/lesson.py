@@ -29,8 +29,8 @@ def read_weights(weights: Mapping[str, float]) -> dict[str, float]:
     for name, weight in weights.items():
         if name not in known:
             raise unknown("distillation loss", name, known)
-        if not 0 <= weight < float("inf"):
-            raise UsageError(f"the weight of loss {name!r} is out of range", expected="weight >= 0", got=weight)
+        if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            raise UsageError(f"the weight of loss {name!r} is out of range", expected="weight >= 0", got=repr(weight))
     used = {name: weight for name, weight in weights.items() if weight > 0}
     if not used:
         raise UsageError("no distillation loss has a weight", expected=str(DEFAULT), got=dict(weights))

@@ -11,10 +11,11 @@ from torch import nn
 from luthier.distillation.cache import with_teacher
 from luthier.distillation.lesson import DEFAULT, Lesson
 from luthier.distillation.taps import Tap
+from luthier.errors import UsageError
 from luthier.task import Task
 from luthier.train import OnEpoch, Recipe, Trainer, both, progress_bar
 
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M")
 
 
 def distill(
@@ -32,7 +33,7 @@ def distill(
     """Trains a student on what its teacher says and on the task.
 
     Args:
-        student: trained in place; any model with the teacher's output shape, cut from it or not.
+        student: trained in place (or a result's ``.model`` is); any model with the teacher's output shape.
         teacher: not changed; or a result with ``.model``.
         task: data, loss and metrics.
         losses: loss name -> weight; "task" is the task's own loss. See ``luthier methods``.
@@ -59,10 +60,17 @@ def distill(
         True
     """
     model = getattr(student, "model", student)
-    frozen = copy.deepcopy(getattr(teacher, "model", teacher)).eval().requires_grad_(False)
+    source = getattr(teacher, "model", teacher)
+    if not isinstance(source, nn.Module) or not isinstance(model, nn.Module):
+        raise UsageError(
+            "distillation needs two torch modules",
+            expected="distill(student, teacher, task, ...)",
+            got=f"{type(model).__name__} and {type(source).__name__}",
+        )
+    frozen = copy.deepcopy(source).eval().requires_grad_(False)
     recipe = Recipe.of(settings)
     lesson = Lesson(model, frozen, task, losses or DEFAULT, temperature, taps)
     batches = None if lesson.needs_teacher else with_teacher(frozen, task)
     with lesson.open(), progress_bar(recipe.epochs, task.main.name, progress, title="distilling") as tell:
         Trainer(model, task, recipe, lesson, batches, lesson.maps).run(on_epoch=both(tell, on_epoch))
-    return model
+    return student

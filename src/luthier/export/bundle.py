@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from luthier.errors import CheckError, LuthierError, UsageError
+from luthier.errors import CheckError, LuthierError, OutputError, UsageError
 from luthier.extras import need
 from luthier.model import Rebuilt
 from luthier.model.trace import Inputs, trace
@@ -140,8 +140,8 @@ def _write(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str], path: 
             os.replace(name, path)
         finally:
             Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written", got=str(error)) from error
+    except (OSError, need("safetensors", "torch", "saving networks").SafetensorError) as error:
+        raise OutputError(f"{path} cannot be written", cause=error) from error
     return path
 
 

@@ -7,6 +7,7 @@ import inspect
 import io
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from luthier.errors import CheckError, TraceError, UsageError
+from luthier.errors import CheckError, OutputError, TraceError, UsageError
 from luthier.extras import need
 from luthier.measure.runtime import Session
 
@@ -62,12 +63,13 @@ def export_onnx(model: Any, path: str | Path, inputs: Tensor | Sequence[Tensor],
     Raises:
         TraceError: the model cannot be exported.
         CheckError: ONNX Runtime computes something else; the file is removed.
+        OutputError: the file cannot be written.
     """
     module = getattr(model, "model", model)
     if not isinstance(module, nn.Module):
         raise UsageError("only models can be exported", expected="a torch.nn.Module", got=type(model).__name__)
-    example = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    target = Path(path)
+    example = _read_inputs(inputs)
+    target = _writable(Path(path))
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     was_training = module.training
     module.eval()
@@ -82,10 +84,31 @@ def export_onnx(model: Any, path: str | Path, inputs: Tensor | Sequence[Tensor],
                 cause="an operator that the exporter translates differently, or a model that is not deterministic",
             )
         os.replace(draft, target)
+    except OSError as failure:
+        raise OutputError(f"{target} cannot be written", cause=failure) from failure
     finally:
         draft.unlink(missing_ok=True)
         module.train(was_training)
     return OnnxCheck(target, target.stat().st_size, error, TOLERANCE, sizes)
+
+
+def _read_inputs(inputs: Any) -> tuple[Tensor, ...]:
+    example = (inputs,) if isinstance(inputs, Tensor) else inputs
+    if not isinstance(example, tuple | list) or not example or not all(isinstance(x, Tensor) for x in example):
+        raise UsageError(
+            "the example inputs are no batch", expected="a tensor, or a tuple of tensors", got=type(inputs).__name__
+        )
+    return tuple(example)
+
+
+def _writable(target: Path) -> Path:
+    if target.is_dir():
+        raise UsageError(f"{str(target)!r} is a folder", expected="the name of a file", fix=str(target / "model.onnx"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written", cause=error) from error
+    return target
 
 
 def write_onnx(module: nn.Module, path: Path, example: tuple[Tensor, ...]) -> None:
@@ -101,24 +124,42 @@ def write_onnx(module: nn.Module, path: Path, example: tuple[Tensor, ...]) -> No
     shapes = _as_called(module, [{0: torch.export.Dim("batch", min=1)} for _ in example])
     try:
         with _quiet():
+            outputs = _output_names(module, traced)
             program = torch.onnx.export(
                 module,
                 traced,
                 dynamo=True,
                 verbose=False,
                 input_names=names,
+                output_names=outputs,
                 dynamic_shapes=shapes,
                 external_data=False,
             )
             if program is None:
                 raise RuntimeError("the exporter gave nothing back")
             program.save(str(path), external_data=False)
+    except OSError:
+        raise
     except Exception as error:
         raise TraceError(
             f"{type(module).__name__} cannot be exported to ONNX",
-            cause=next((line for line in str(error).splitlines() if line.strip()), type(error).__name__),
+            cause=_first_line(error),
             fix="keep forward() free of data-dependent control flow and of a fixed batch size",
         ) from error
+
+
+def _output_names(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[str] | None:
+    """A dict's keys; None where the result is something else, or its values are not plain tensors."""
+    with torch.no_grad():
+        result = module(*inputs)
+    named = isinstance(result, dict) and all(isinstance(v, Tensor) for v in result.values())
+    return [str(key) for key in result] if named else None
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of a message, without a terminal's colours."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()
+    return next((line for line in lines if line.strip()), type(error).__name__)
 
 
 def _as_called(module: nn.Module, per_input: list[Any]) -> tuple[Any, ...]:

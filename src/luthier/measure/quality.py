@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from luthier.errors import UsageError
 from luthier.measure.runtime import Session
-from luthier.metrics import Metric, metric, score
-from luthier.task import Batch, device_of, read_batches
+from luthier.metrics import Metric, read_metrics, score
+from luthier.task import Batch, as_loader, device_of, read_batches
 
 Predict = Callable[[Batch], Tensor]
 
@@ -25,8 +25,8 @@ def outputs_of(result: Any) -> Tensor:
     """
     if isinstance(result, Tensor):
         return result
-    if isinstance(getattr(result, "logits", None), Tensor):
-        logits: Tensor = result.logits
+    logits = result.get("logits") if isinstance(result, dict) else getattr(result, "logits", None)
+    if isinstance(logits, Tensor):
         return logits
     first = next(iter(result.values()), None) if isinstance(result, dict) else None
     first = result[0] if isinstance(result, tuple | list) and result else first
@@ -48,7 +48,7 @@ def _through_onnx(path: Path) -> Predict:
     session = Session(path)
 
     def predict(batch: Batch) -> Tensor:
-        return torch.from_numpy(session(*batch.inputs)[0])
+        return torch.from_numpy(session(*batch.inputs)[session.main])
 
     return predict
 
@@ -70,7 +70,7 @@ def evaluate(
 
     Args:
         model: a torch module, a result with ``.model``, or the path of an ONNX file.
-        loader: batches of (input, ..., target).
+        loader: batches of (input, ..., target), or a pair of tensors.
         metrics: names, or functions of (outputs, target).
 
     Returns:
@@ -83,7 +83,7 @@ def evaluate(
         >>> evaluate(nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))], ["accuracy"])
         {'accuracy': 0.666...}
     """
-    wanted = [metric(m) for m in metrics]
+    wanted, loader = read_metrics(metrics), as_loader(loader)
     if isinstance(model, str | Path):
         return score(wanted, *collect(_through_onnx(Path(model)), loader))
     module = getattr(model, "model", model)

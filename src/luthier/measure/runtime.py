@@ -12,13 +12,15 @@ from torch import Tensor
 from luthier.errors import UsageError
 from luthier.extras import need
 
+_FLOATS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+
 
 class Session:
     """An ONNX file, loaded to run on the CPU.
 
     Args:
         path: the file.
-        threads: with 1 all the work is done by the calling thread, so that its CPU time is the model's.
+        threads: with 1, all the work is done by the calling thread, so that its CPU time is the model's.
 
     Raises:
         UsageError: the file is not there or is not ONNX.
@@ -39,10 +41,18 @@ class Session:
             first = str(error).splitlines()[0]
             raise UsageError(f"{str(path)!r} is not an ONNX file that can run", cause=first) from error
         self.names = [i.name for i in self._session.get_inputs()]
+        self._types = {i.name: _FLOATS.get(i.type) for i in self._session.get_inputs()}
+        outputs = [o.name for o in self._session.get_outputs()]
+        self.main = outputs.index("logits") if "logits" in outputs else 0
 
     def feed(self, *inputs: Tensor | NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """The inputs by name, as arrays."""
-        return {n: np.ascontiguousarray(x) for n, x in zip(self.names, inputs, strict=True)}
+        """The inputs by name, as arrays; real numbers in the file's precision."""
+        return {n: self._array(n, x) for n, x in zip(self.names, inputs, strict=True)}
+
+    def _array(self, name: str, x: Tensor | NDArray[Any]) -> NDArray[Any]:
+        array = np.ascontiguousarray(x)
+        wanted = self._types[name]
+        return array.astype(wanted) if wanted is not None and array.dtype.kind == "f" else array
 
     def run(self, feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs for inputs by name."""

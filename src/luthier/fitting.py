@@ -1,0 +1,81 @@
+"""Targets that fit outputs: shapes and types are made to agree, or refused. Never broadcast in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from luthier.errors import UsageError
+
+Function = Callable[[Tensor, Tensor], Tensor]
+
+
+def as_numbers(outputs: Tensor, target: Tensor) -> Tensor:
+    """Targets of the outputs' shape and type, for losses and metrics that compare number by number.
+
+    A missing or additional dimension of size 1 is put right: (n,) and (n, 1) are the same thing.
+
+    Raises:
+        UsageError: the shapes differ by more.
+    """
+    without = [[s for s in x.shape if s != 1] for x in (outputs, target)]
+    if without[0] != without[1]:
+        raise UsageError(
+            "the targets do not have the outputs' shape",
+            expected=tuple(outputs.shape),
+            got=tuple(target.shape),
+            cause="a last layer of another width than the targets, or a loss for classes meant",
+        )
+    return target.reshape(outputs.shape).to(outputs.dtype if outputs.is_floating_point() else torch.float32)
+
+
+def as_classes(outputs: Tensor, target: Tensor) -> Tensor:
+    """Targets as class numbers of shape (n, ...) for outputs of shape (n, classes, ...).
+
+    Raises:
+        UsageError: no whole numbers, another shape, or numbers beyond the classes.
+    """
+    wanted = (outputs.shape[0], *outputs.shape[2:])
+    index = target.squeeze(1) if target.ndim == len(wanted) + 1 and target.shape[1] == 1 else target
+    if index.is_floating_point() or tuple(index.shape) != wanted:
+        raise UsageError(
+            "the targets are not classes",
+            expected=f"whole numbers of shape {wanted} for outputs of shape {tuple(outputs.shape)}",
+            got=f"{str(target.dtype).removeprefix('torch.')} of shape {tuple(target.shape)}",
+        )
+    index = index.long()
+    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= outputs.shape[1]):
+        raise UsageError(
+            "the targets are not classes of this model",
+            expected=f"whole numbers from 0 to {outputs.shape[1] - 1}",
+            got=f"{int(index.min())} to {int(index.max())}",
+            cause="a last layer with too few outputs, or classes counted from 1",
+        )
+    return index
+
+
+def cross_entropy(outputs: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy with class numbers, or with probabilities of the outputs' shape."""
+    if target.is_floating_point() and target.shape == outputs.shape and outputs.ndim > 1:
+        return F.cross_entropy(outputs, target)
+    return F.cross_entropy(outputs, as_classes(outputs, target))
+
+
+def by_number(function: Function) -> Function:
+    """A loss whose targets are made to fit first."""
+
+    def loss(outputs: Tensor, target: Tensor) -> Tensor:
+        return function(outputs, as_numbers(outputs, target))
+
+    return loss
+
+
+LOSSES: dict[str, Function] = {
+    "cross_entropy": cross_entropy,
+    "bce": by_number(F.binary_cross_entropy_with_logits),
+    "mse": by_number(F.mse_loss),
+    "l1": by_number(F.l1_loss),
+}

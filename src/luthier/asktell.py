@@ -10,6 +10,7 @@ from luthier import search
 from luthier.errors import UsageError
 from luthier.keys import Key
 from luthier.objectives import Objectives
+from luthier.search._threads import OneThread
 from luthier.space import Params, Space
 from luthier.trial import Status, Trial
 
@@ -51,6 +52,7 @@ class AskTell:
         self.objectives = Objectives.of(maximize, minimize, objectives, constraints)
         self.algorithm = search.get(algorithm)
         self.seed = seed
+        self._one_thread = OneThread()
         self._trials: list[Trial] = []
 
     @property
@@ -65,9 +67,10 @@ class AskTell:
             UsageError: every combination of the space has been proposed.
         """
         number = len(self._trials)
-        history = [t for t in self._trials if t.finished]
-        pending = [t for t in self._trials if not t.finished]
-        found = self.algorithm.ask(self.space, self.objectives, history, pending, 1, Key(self.seed, number))
+        history = [t for t in self._trials if t.status is not Status.RUNNING]
+        pending = [t for t in self._trials if t.status is Status.RUNNING]
+        with self._one_thread():
+            found = self.algorithm.ask(self.space, self.objectives, history, pending, 1, Key(self.seed, number))
         if not found:
             raise UsageError("the space is exhausted", got=f"{number} proposals", fix="stop asking, or widen the space")
         self._trials.append(Trial(number, found[0], started=time.time()))

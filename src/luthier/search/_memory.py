@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier import pareto
 from luthier.objectives import Constraint, Objectives
 from luthier.pareto import Array
 from luthier.search._encode import Encoding
@@ -92,6 +93,13 @@ class Memory:
     def rows(self, trials: Sequence[Trial]) -> Array:
         """Unit rows, shape (n, d)."""
         return np.array([self._read(t)[: len(self.encoding)] for t in trials]).reshape(-1, len(self.encoding))
+
+
+def ranking(losses: Array, lack: Array) -> NDArray[np.int64]:
+    """Indices from best to worst, as :func:`luthier.pareto.order`; one loss is sorted without comparing all pairs."""
+    if losses.shape[1] == 1:
+        return np.lexsort((losses[:, 0], np.maximum(lack, 0.0)))
+    return pareto.order(losses, lack)
 
 
 def _slack(constraint: Constraint, trial: Trial) -> float:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier import pareto
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.pareto import Array
@@ -285,7 +284,7 @@ class _Run:
 def _ranking(table: _memory.Table) -> Array:
     """Indices from best to worst; trials without a result last."""
     ran = np.flatnonzero(table.ran)
-    inner = pareto.order(table.losses[ran], table.lack[ran]) if len(ran) else ran
+    inner = _memory.ranking(table.losses[ran], table.lack[ran]) if len(ran) else ran
     return np.concatenate([ran[inner], np.flatnonzero(~table.ran)])
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from luthier import pareto
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.pareto import Array
@@ -76,7 +75,7 @@ class NSGA2:
         ran = table.take(np.flatnonzero(table.ran))
         if len(ran) == 0:
             return ran.rows
-        return np.asarray(ran.rows[pareto.order(ran.losses, ran.lack)[: self.population]])
+        return np.asarray(ran.rows[_memory.ranking(ran.losses, ran.lack)[: self.population]])
 
     def _children(self, encoding: Encoding, parents: Array, generator: np.random.Generator, n: int = 16) -> Array:
         """Children of parents chosen by binary tournament, shape (n, d); the first that is new is taken."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier import pareto
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.pareto import Array
@@ -193,18 +192,12 @@ class TPE:
         if len(ran) < 2 or len(history) + len(pending) < self.initial:
             empty = parzen(memory.encoding, table.rows[:0])
             return empty, empty
-        order = ran[_order(table.losses[ran], table.lack[ran])]
+        order = ran[_memory.ranking(table.losses[ran], table.lack[ran])]
         count = min(self.most, max(1, int(np.ceil(self.share * len(order)))))
         rest = np.concatenate([order[count:], np.flatnonzero(~table.ran)])
         stride = max(1, -(-len(rest) // self.others))
         worse = np.vstack([table.rows[rest[::stride]], memory.rows(pending)])
         return parzen(memory.encoding, table.rows[order[:count]]), parzen(memory.encoding, worse)
-
-
-def _order(losses: Array, lack: Array) -> NDArray[np.int64]:
-    if losses.shape[1] == 1:
-        return np.lexsort((losses[:, 0], np.maximum(lack, 0.0)))
-    return pareto.order(losses, lack)
 
 
 METHOD = TPE

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from luthier import pareto
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.pareto import Array
@@ -85,5 +84,5 @@ class Bayes:
 
 def _leaders(learned: model.Learned, most: int = 5) -> Array:
     """Unit rows of the best trials, best first."""
-    order = pareto.order(learned.losses, learned.table.lack[learned.ran])
+    order = _memory.ranking(learned.losses, learned.table.lack[learned.ran])
     return np.asarray(learned.rows[order[:most]])

@@ -21,6 +21,7 @@ from luthier.trial import Status, Trial
 CAP = 256
 _FITTED = 128
 _FANTASIES = 8
+_LEADING = 64
 _REMEMBERED = 16
 _BAD = 0.5
 
@@ -129,15 +130,14 @@ def acquisition(
 
 
 def _one(models: Models, learned: Learned, waiting: Array, generator: np.random.Generator) -> Improvement:
-    rows, losses = _with_failures(learned, scalarise(learned.losses, generator))
-    process = models.objective(rows, losses)
+    single = scalarise(learned.losses, generator)
+    process = models.objective(*_with_failures(learned, single))
     if len(waiting):
         process = fantasise(process, waiting)
-    known = models.encoding.features(learned.rows[learned.feasible])
-    best = process.predict(known)[0].min(0)
-    if len(waiting):
-        best = np.minimum(best, process.predict(waiting)[0].min(0))
-    return Improvement(process, best)
+    good = np.flatnonzero(learned.feasible)
+    leading = good[np.argsort(single[good], kind="stable")[:_LEADING]]
+    known = np.vstack([models.encoding.features(learned.rows[leading]), waiting])
+    return Improvement(process, process.predict(known)[0].min(0))
 
 
 def _two(models: Models, learned: Learned, waiting: Array) -> Hypervolume:

@@ -19,6 +19,7 @@ from luthier.errors import LuthierError, ObjectiveError, StoreError
 from luthier.keys import Key
 from luthier.progress import Outlook, Progress
 from luthier.run import Job, Outcome, Work
+from luthier.search._threads import OneThread
 from luthier.space import Params
 from luthier.store import Store, View
 from luthier.study.ledger import Ledger
@@ -65,6 +66,7 @@ class Driver:
         self._settings = run_.settings
         self._ledger = run_.ledger
         self._told = told
+        self._one_thread = OneThread()
         self._token = uuid.uuid4().hex
         self._queue = deque(self._ledger.unfinished)  # interrupted earlier: they run again
         tried = [t.params for t in self._ledger.trials]
@@ -189,7 +191,8 @@ class Driver:
         running = [*self._running, *(t.number for t in self._queue)]
         history, pending = self._ledger.history(number, lag), self._ledger.pending(number, lag, running)
         key = Key(settings.seed, number)
-        found = settings.algorithm.ask(settings.space, settings.objectives, history, pending, 1, key)
+        with self._one_thread():
+            found = settings.algorithm.ask(settings.space, settings.objectives, history, pending, 1, key)
         self._exhausted = not found
         return (found[0] if found else None), View(pending=tuple(t.number for t in pending))
 

@@ -9,6 +9,7 @@ from typing import Any
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.search import Algorithm
+from luthier.search._threads import OneThread
 from luthier.space import Space
 from luthier.store import View
 from luthier.study.ledger import Ledger
@@ -61,6 +62,7 @@ def replay(proposer: Proposer, ledger: Ledger, views: Mapping[int, View]) -> lis
         where the two differ; empty: the history is what this algorithm and seed give.
     """
     out = []
+    one_thread = OneThread()
     for trial in ledger.trials:
         view = views.get(trial.number, View("user"))
         if view.by != "algorithm":
@@ -68,7 +70,8 @@ def replay(proposer: Proposer, ledger: Ledger, views: Mapping[int, View]) -> lis
         history = [t for t in ledger.history(trial.number, 1) if t.number not in view.pending]
         pending = ledger.pending(trial.number, None, view.pending)
         key = Key(proposer.seed, trial.number)
-        found = proposer.algorithm.ask(proposer.space, proposer.objectives, history, pending, 1, key)
+        with one_thread():
+            found = proposer.algorithm.ask(proposer.space, proposer.objectives, history, pending, 1, key)
         again = found[0] if found else None
         if again is None or proposer.space.dump(again) != proposer.space.dump(trial.params):
             out.append(Difference(trial.number, trial.params, again))

@@ -393,5 +393,5 @@ def test_a_fixed_batch_size_is_named_when_other_batches_come():
 
     net, x = Static(), torch.randn(2, 4)
     assert prune_neurons(net, x, ratio=0.5, criterion="activation", data=[x]).plan.groups
-    with pytest.raises(UsageError, match="one batch size"):
+    with pytest.raises(UsageError, match="does not run on a batch"):
         prune_neurons(net, x, ratio=0.5, criterion="activation", data=[torch.randn(6, 4)])

@@ -119,12 +119,11 @@ def _looked_at(analysis: Analysis, inputs: Inputs, look: Callable[[fx.Node, Any]
     try:
         run(analysis.traced, analysis.traced.state, inputs, look=look)
     except RuntimeError as error:
-        if analysis.traced.dynamic:
-            raise
         raise UsageError(
-            "this network was captured for one batch size, and a batch of another shape came",
+            "the captured network does not run on a batch of the data",
+            expected="batches shaped like the example inputs, of any size if the network's code allows it",
             got=" ".join(str(error).split())[:200],
-            cause="its code has the batch size written into it",
+            cause="a batch size that is written into its code, or inputs of another shape",
             fix="give data in batches of the size of the example inputs",
         ) from error
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from luthier.cli._load import load_file
 from luthier.errors import UsageError
+from luthier.extras import need
 
 if TYPE_CHECKING:  # torch takes seconds to load, and `luthier --help` loads this file
     from torch import nn
@@ -25,6 +26,7 @@ def read_network(file: str, also: tuple[str, ...] = ()) -> tuple[ModuleType, nn.
     Raises:
         UsageError: a name is missing, or gives something else.
     """
+    need("torch", "torch", "this command")
     from torch import nn
 
     from luthier.task import Task

@@ -22,12 +22,14 @@ from luthier.cli._network import as_mapping, read_network, recipe_of
     help="latency=, macs=, parameters= or bytes= as a share of the dense network's; or the metric's allowed change, "
     "such as accuracy=-0.01. May be given several times.",
 )
-@click.option("--trials", type=int, default=30, show_default=True, help="How many in all, earlier runs included.")
-@click.option("--workers", type=int, default=1, show_default=True, help="How many trials run at once.")
+@click.option(
+    "--trials", type=click.IntRange(1), default=30, show_default=True, help="How many in all, earlier runs included."
+)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="How many trials run at once.")
 @click.option("--out", type=click.Path(), help="Folder for the files. Default: runs/<FILE's name>")
 @click.option("--timeout", type=float, help="Seconds for the search in all, earlier runs included.")
-@click.option("--batch-size", type=int, help="Of the latency measurement. Default: 32")
-@click.option("--multiple", type=int, help="Widths are kept at multiples of this. Default: 8")
+@click.option("--batch-size", type=click.IntRange(1), help="Of the latency measurement. Default: 32")
+@click.option("--multiple", type=click.IntRange(1), help="Widths are kept at multiples of this. Default: 8")
 @click.option("--algorithm", help="See `luthier methods`. Default: auto")
 @click.option("--seed", type=int, help="Of everything random. Default: 0")
 @click.option("--quiet", is_flag=True, help="Print the outcome only.")

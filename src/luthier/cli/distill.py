@@ -8,11 +8,12 @@ import click
 from rich.console import Console
 
 from luthier.cli._network import as_mapping, made, read_network, recipe_of
+from luthier.extras import need
 
 
 @click.command(name="distill")
 @click.argument("file", type=click.Path())
-@click.option("--epochs", type=int, default=10, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--lr", type=float, default=1e-3, show_default=True)
 @click.option("--loss", "losses", multiple=True, help="Such as kl=0.9 task=0.1 (the default).")
 @click.option("--temperature", type=float, default=4.0, show_default=True)
@@ -25,6 +26,8 @@ def command(file: str, epochs: int, lr: float, losses: tuple[str, ...], temperat
     from luthier.export import export_onnx, save
     from luthier.train import fit, validate
 
+    for needed in ("onnxruntime", "onnxscript"):
+        need(needed, "onnx", "this command")
     console = Console()
     module, teacher, task = read_network(file, also=("student",))
     student = made(file, module, "student", nn.Module)

@@ -10,7 +10,7 @@ from luthier.cli._network import read_network
 
 @click.command(name="profile")
 @click.argument("file", type=click.Path())
-@click.option("--batch-size", type=int, default=32, show_default=True, help="Of the latency measurement.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Of the latency measurement.")
 def command(file: str, batch_size: int) -> None:
     """Show what the network that FILE defines costs, where, and how much of it can be cut."""
     import torch

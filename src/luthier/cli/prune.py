@@ -8,14 +8,28 @@ import click
 from rich.console import Console
 
 from luthier.cli._network import read_network, recipe_of
+from luthier.extras import need
 
 
 @click.command(name="prune")
 @click.argument("file", type=click.Path())
-@click.option("--ratio", type=float, required=True, help="Share removed from every width, in [0, 1).")
+@click.option(
+    "--ratio",
+    type=click.FloatRange(0, 1, max_open=True),
+    required=True,
+    help="Share removed from every width, in [0, 1).",
+)
 @click.option("--criterion", default="l2", show_default=True, help="See `luthier methods`.")
-@click.option("--multiple", type=int, default=8, show_default=True, help="Widths are kept at multiples of this.")
-@click.option("--epochs", type=int, default=0, show_default=True, help="Of recovery, distilled from the dense network.")
+@click.option(
+    "--multiple", type=click.IntRange(1), default=8, show_default=True, help="Widths are kept at multiples of this."
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of recovery, distilled from the dense network.",
+)
 @click.option("--out", type=click.Path(), help="Folder for the files. Default: runs/<FILE's name>-pruned")
 def command(file: str, ratio: float, criterion: str, multiple: int, epochs: int, out: str | None) -> None:
     """Cut neurons from the network that FILE defines, once, and prove the result; no search."""
@@ -24,6 +38,8 @@ def command(file: str, ratio: float, criterion: str, multiple: int, epochs: int,
     from luthier.surgery import prune_neurons
     from luthier.train import fit, recalibrate, validate
 
+    for needed in ("onnxruntime", "onnxscript"):
+        need(needed, "onnx", "this command")
     console = Console()
     module, model, task = read_network(file)
     recipe = recipe_of(file, module)

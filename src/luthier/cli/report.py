@@ -20,6 +20,8 @@ from luthier.study import load_study
 def command(run: str, name: str | None, out: str | None) -> None:
     """Write the page over RUN: a folder of `luthier compress`, or a store of studies and a study's NAME."""
     place = Path(run)
+    if not place.exists() and "://" not in run:
+        raise UsageError(f"there is no {run!r}", expected="a folder of `luthier compress`, or a store")
     if place.is_dir():
         target = _of_folder(place, out)
     elif name is None:
@@ -43,6 +45,7 @@ def _of_folder(folder: Path, out: str | None) -> Path:
             fix="run the same `luthier compress` again: it goes on where it ended",
         )
     target = Path(out) if out else folder / "report.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(run_page(json.loads(content.read_text())), encoding="utf-8")
     return target
 

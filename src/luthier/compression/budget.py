@@ -39,6 +39,8 @@ class Budget:
         Raises:
             UsageError: an unknown name, or a value out of range.
         """
+        if not isinstance(wanted, Mapping):
+            raise UsageError("the budget is no dict", expected='{"latency": 0.5}', got=repr(wanted))
         costs, loss = {}, None
         for name, value in wanted.items():
             if name in COSTS:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from torch import nn
 from luthier.compression.joint import name_of, recovery_of
 from luthier.compression.line import Line, count_parameters
 from luthier.compression.result import Point
-from luthier.errors import CheckError
+from luthier.errors import CheckError, StoreError
 from luthier.export.bundle import load
 from luthier.export.onnx import OnnxCheck, export_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.measure.quality import evaluate
+from luthier.metrics import Classification
 from luthier.model.cost import count_macs
 from luthier.surgery import Proof, Pruned
 from luthier.task import Task
@@ -64,12 +66,15 @@ class Publisher:
 
         Raises:
             CheckError: a proof failed.
+            StoreError: the trial's network is not there.
         """
         folder = self.out / f"point-{trial.number:02d}"
         draft = self.out / f".point-{trial.number:02d}.{os.getpid()}.tmp"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         source = self.trials / f"trial-{trial.number:04d}.luthier"
+        if not source.is_file():
+            raise StoreError(f"the network of trial {trial.number} is gone", expected=source, got="no such file")
         shutil.copyfile(source, draft / "model.luthier")
         model = load(source)
         onnx = export_onnx(model, draft / "model.onnx", self.line.example)
@@ -99,13 +104,22 @@ class Publisher:
         return tuple({"name": g.name, "before": g.size, "after": len(kept.get(g.name, range(g.size)))} for g in groups)
 
     def _metric_check(self, model: nn.Module, onnx: Path) -> Proof:
-        """The main metric through the file may differ by one example in a thousand: an argmax may tie."""
+        """The main metric through the file may differ by a thousandth; where answers count, by one that ties."""
         name = self.task.main.name
         torch_value = validate(model, self.task)[name]
         file_value = evaluate(onnx, self.task.loader("valid"), self.task.scores)[name]
-        limit = 1e-3 * max(1.0, abs(torch_value))
+        limit = max(1e-3 * abs(torch_value), 1.5 / self._examples if self._counts_answers else 0.0)
         detail = f"{name} {torch_value:.4f} in torch, {file_value:.4f} through the file"
         return Proof("metric through ONNX", abs(file_value - torch_value), limit, detail)
+
+    @property
+    def _counts_answers(self) -> bool:
+        """Whether the main metric counts right answers, so that one of them weighs about 1 / n."""
+        return isinstance(self.task.main.function, Classification)
+
+    @cached_property
+    def _examples(self) -> int:
+        return sum(batch.size for batch in self.task.batches("valid"))
 
     def _counts(self, model: nn.Module, onnx: OnnxCheck) -> dict[str, float]:
         one = tuple(x[:1] for x in self.line.example)

@@ -54,7 +54,7 @@ def measure_table(line: Line, dense_onnx: Path, settings: Settings) -> CostTable
     rows = {1.0: 1.0}
     for ratio in (*_PROBES, settings.max_ratio):
         keep = line.widths(dict.fromkeys(line.families, ratio))
-        rows[line.predicted(keep)["macs"]] = line.latency(line.cut(keep).model, dense_onnx).ratio
+        rows[line.predicted(keep)["macs"]] = line.timed(line.cut(keep).model, dense_onnx)[0].ratio
     macs = sorted(rows)
     return CostTable(tuple(macs), tuple(rows[m] for m in macs))
 
@@ -186,7 +186,7 @@ class JointObjective:
         line, params = self.line, trial.params
         keep = line.keep({f: params[name_of(f)] for f in line.families}, params["criterion"])
         pruned = line.cut(keep)
-        costs = self._costs(pruned.model, line.predicted(keep), line.latency(pruned.model, self.dense_onnx))
+        costs = self._costs(pruned.model, line.predicted(keep), *line.timed(pruned.model, self.dense_onnx))
         scores = validate(pruned.model, self.task)
         trial.report(0, **scores, **costs)
         if self.budget.meets({name: costs[f"{name}_ratio"] for name in self.budget.costs}):
@@ -196,13 +196,13 @@ class JointObjective:
             save(pruned, self.folder / f"trial-{trial.number:04d}.luthier")
         return {**scores, **costs}
 
-    def _costs(self, model: nn.Module, shares: Mapping[str, float], latency: Latency) -> dict[str, float]:
+    def _costs(self, model: nn.Module, shares: Mapping[str, float], latency: Latency, size: float) -> dict[str, float]:
         return {
             "latency_ms": latency.ratio * self.dense_ms,
             "latency_ratio": latency.ratio,
             "macs_ratio": shares["macs"],
             "parameters_ratio": shares["parameters"],
-            "bytes_ratio": shares["parameters"],
+            "bytes_ratio": size,
             "macs": float(count_macs(model, tuple(x[:1] for x in self.line.example))),
         }
 

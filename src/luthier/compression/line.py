@@ -55,7 +55,7 @@ class Line:
     """
 
     def __init__(self, dense: nn.Module, task: Task, batch_size: int = 32, multiple: int = 8) -> None:
-        self.dense = copy.deepcopy(dense).eval().requires_grad_(False)
+        self.dense = copy.deepcopy(dense).eval()  # what is frozen in it stays frozen in the cut networks
         self.task = task
         self.batch_size = batch_size
         self.multiple = multiple
@@ -71,7 +71,7 @@ class Line:
     @cached_property
     def analysis(self) -> Analysis:
         """The dense network's axes."""
-        dense = copy.deepcopy(self.dense).requires_grad_(True)
+        dense = copy.deepcopy(self.dense)
         return analyse(dense, tuple(x[:2].to(device_of(dense)) for x in self.example))
 
     @cached_property
@@ -133,12 +133,13 @@ class Line:
         batches = with_teacher(self.dense, self.task, self.taught)
         return Trainer(model, self.task, recovery.recipe, lesson, batches).run(on_epoch)
 
-    def latency(self, model: nn.Module, dense_onnx: Path, rounds: int = 15) -> Latency:
-        """Measured latency of a network beside the dense one's file."""
+    def timed(self, model: nn.Module, dense_onnx: Path, rounds: int = 15) -> tuple[Latency, float]:
+        """Measured latency of a network beside the dense one's file, and the ratio of the files' sizes."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             write_onnx(model, path, self.example)
-            return measure({"dense": dense_onnx, "cut": path}, self.example, rounds)["cut"]
+            share = path.stat().st_size / dense_onnx.stat().st_size
+            return measure({"dense": dense_onnx, "cut": path}, self.example, rounds)["cut"], share
 
 
 def _first(task: Task, batches: int) -> Iterator[tuple[Any, Tensor]]:

@@ -101,7 +101,7 @@ def front_table(dense: Point, front: Sequence[Point], best: Point | None, batch_
     data = "test" if dense.test else "validation"
     table = Table(
         title=f"Pareto front, {data} data; below each value its ratio to dense. Latency: ONNX Runtime, 1 thread, "
-        f"batch {batch_size}, median, ± half its 95 % interval",
+        f"batch {batch_size}, median, ± half its 95 % interval; its ratio is the median of the rounds' ratios",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from luthier.distillation.cache import is_fixed
 from luthier.errors import UsageError, unknown
 from luthier.task import Task
 from luthier.train import Recipe
@@ -75,16 +77,13 @@ def fingerprint(model: nn.Module, task: Task, budget: Mapping[str, float], setti
     Trials, time and workers may differ: the same run goes on.
     """
     shapes = [(name, tuple(t.shape)) for name, t in model.state_dict().items()]
-    weights = hashlib.sha256()
-    if settings.recipe is None:
-        for tensor in model.state_dict().values():
-            weights.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    weights = list(model.state_dict().values()) if settings.recipe is None else []
     return {
-        "model": hashlib.sha256(repr(shapes).encode()).hexdigest()[:16],
-        "weights": weights.hexdigest()[:16],
-        "loss": task.loss if isinstance(task.loss, str) else getattr(task.loss, "__name__", "function"),
-        "metrics": [m.name for m in task.scores],
-        "batches": {part: task.count(part) for part in ("train", "valid")},
+        "model": _digest(f"{shapes} {model}"),
+        "weights": _digest(*weights),
+        "loss": task.loss if isinstance(task.loss, str) else _source(task.loss),
+        "metrics": [f"{m.name} {_source(m.function)}" for m in task.scores],
+        "data": {part: _data(task, part) for part in ("train", "valid", "test") if getattr(task, part) is not None},
         "budget": dict(budget),
         "recipe": dict(settings.recipe) if settings.recipe is not None else None,
         "batch_size": settings.batch_size,
@@ -93,3 +92,29 @@ def fingerprint(model: nn.Module, task: Task, budget: Mapping[str, float], setti
         "multiple": settings.multiple,
         "seed": settings.seed,
     }
+
+
+def _digest(*parts: Any) -> str:
+    """16 letters that stand for texts and tensors."""
+    total = hashlib.sha256()
+    for part in parts:
+        text = part.encode() if isinstance(part, str) else None
+        total.update(text if text is not None else _bytes(part))
+    return total.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    raw = tensor.detach().cpu().contiguous().reshape(-1)
+    return raw.view(torch.uint8).numpy().tobytes() if raw.numel() else b""
+
+
+def _source(function: Any) -> str:
+    """A function by its code, so that another one of the same name is another one."""
+    code = getattr(function, "__code__", None)
+    return _digest(f"{code.co_code.hex()} {code.co_consts}") if code else repr(function)
+
+
+def _data(task: Task, part: str) -> str:
+    """What a part holds; where it is not tensors in memory, how many batches it has."""
+    loader: Any = task.loader(part)
+    return _digest(*loader.dataset.tensors) if is_fixed(loader) else f"{task.count(part)} batches"

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from torch import nn
 
+from luthier import search
 from luthier.compression.budget import Budget
 from luthier.compression.finish import Publisher, kind_of, write_json
 from luthier.compression.joint import JointObjective, Plans, baselines, measure_table, space
 from luthier.compression.line import Line
 from luthier.compression.result import Point, Result
 from luthier.compression.settings import Settings, fingerprint
-from luthier.errors import BudgetError, UsageError
+from luthier.errors import (
+    BudgetError,
+    CheckError,
+    LuthierError,
+    ObjectiveError,
+    OutputError,
+    StoreError,
+    TraceError,
+    UsageError,
+)
 from luthier.export.bundle import load, save
 from luthier.export.onnx import OnnxCheck, export_onnx
 from luthier.extras import need
@@ -66,7 +78,15 @@ def compress(
         BudgetError: the smallest network that can be cut is still over the budget.
         TraceError: the model cannot be captured or exported.
     """
+    if not isinstance(model, nn.Module) or not isinstance(task, Task):
+        raise UsageError(
+            "compress needs a torch.nn.Module and a luthier.Task", got=f"{type(model).__name__}, {type(task).__name__}"
+        )
+    for name, value in (("trials", trials), ("workers", workers)):
+        if type(value) is not int or value < 1:
+            raise UsageError(f"{name!r} is out of range", expected="a whole number >= 1", got=repr(value))
     chosen = Settings.of(settings)
+    search.get(chosen.algorithm)
     limits = Budget.of(budget, task.main)
     for module, extra in (("onnxruntime", "onnx"), ("onnxscript", "onnx"), ("plotly", "plot")):
         need(module, extra, "compress")
@@ -91,7 +111,7 @@ class Run:
         """
         marker = self.out / "settings.json"
         if marker.is_file():
-            there = json.loads(marker.read_text())
+            there = self._identity_there(marker)
             differing = [k for k in self.identity if there.get(k) != json.loads(json.dumps(self.identity[k]))]
             if differing:
                 name = differing[0]
@@ -108,11 +128,43 @@ class Run:
                 expected="a new or empty folder",
                 fix="choose another --out",
             )
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_json(marker, self.identity)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_json(marker, self.identity)
+        except OSError as error:
+            raise OutputError(f"the folder {str(self.out)!r} cannot be written", cause=error) from error
+
+    def _identity_there(self, marker: Path) -> dict[str, Any]:
+        try:
+            there: dict[str, Any] = json.loads(marker.read_text())
+            return there
+        except ValueError as error:
+            raise UsageError(
+                f"{str(marker)!r} cannot be read",
+                expected="what an earlier run wrote",
+                cause=error,
+                fix="choose another --out, or delete the folder",
+            ) from error
+
+    def _lock(self) -> FileLock:
+        """Keeps every other process out of the folder, until this one ends, however it ends."""
+        lock = FileLock(self.out / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StoreError(
+                f"the folder {str(self.out)!r} is in use",
+                cause="another process is compressing into it",
+                fix="wait for it to end, or choose another --out",
+            ) from None
+        return lock
 
     def result(self, trials: int, timeout: float | None, workers: int) -> Result:
-        """Runs every step that is not done yet."""
+        """Runs every step that is not done yet; one process at a time."""
+        with self._lock():
+            return self._result(trials, timeout, workers)
+
+    def _result(self, trials: int, timeout: float | None, workers: int) -> Result:
         done = self._finished(trials)
         if done is not None:
             self.console.print(f"[bold]Done[/]     {trials} trials, earlier; nothing left to do", highlight=False)
@@ -123,17 +175,30 @@ class Run:
         study = self._search(line, plans, onnx.path, trials, timeout, workers)
         if study.interrupted:
             raise KeyboardInterrupt
+        if not study.ranking:
+            raise no_result(study)
         return self._finish(line, study, onnx)
 
     def _finished(self, trials: int) -> Result | None:
         """The outcome of an earlier run of as many trials, if it is whole."""
         content = self.out / "run.json"
-        if not content.is_file() or not (self.out / "report.html").is_file():
+        try:
+            old = json.loads(content.read_text())
+            version = int(old["version"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # not there yet, or damaged: it is made again from the store
+        if version > VERSION:
+            raise UsageError(
+                f"{str(content)!r} was written by a newer Luthier",
+                expected=f"version {VERSION} or older",
+                got=f"version {version}",
+                fix="update Luthier, or choose another --out",
+            )
+        if version < VERSION or len(old["trials"]) < trials:
             return None
-        old = json.loads(content.read_text())
-        if old.get("version") != VERSION or len(old["trials"]) < trials:
-            return None
-        return read_result(old, self.out)
+        found = read_result(old, self.out)
+        there = [self.out / "report.html", *(p.path / "model.onnx" for p in (found.dense, *found.front))]
+        return found if all(path.is_file() for path in there) else None
 
     def _dense(self) -> nn.Module:
         """The trained network: as given, or trained by the recipe and kept."""
@@ -142,8 +207,14 @@ class Run:
         if self.settings.recipe is None:
             return dense.eval()
         if kept.is_file():
-            self.console.print(f"[bold]Dense[/]    already trained ({kept})")
-            return load(kept, into=dense).eval()
+            try:
+                loaded = load(kept, into=dense).eval()
+            except LuthierError as error:
+                self.console.print(f"[bold]Dense[/]    trained again: {error.what}", highlight=False)
+                dense = copy.deepcopy(self.model)
+            else:
+                self.console.print(f"[bold]Dense[/]    already trained ({kept})", highlight=False)
+                return loaded
         recipe = Recipe.of(self.settings.recipe)
         with progress_bar(recipe.epochs, self.task.main.name, self.settings.progress, "Dense    training") as tell:
             Trainer(dense, self.task, recipe).run(tell)
@@ -213,13 +284,10 @@ class Run:
     def _finish(self, line: Line, study: Study, onnx: OnnxCheck) -> Result:
         front = study.front
         publisher = Publisher(line, self.task, self.out, self.out / "trials")
-        points: list[Point] = []
-        for trial in front:
-            self.console.print(f"[bold]Proving[/]  trial {trial.number} ({len(points) + 1} of {len(front)})")
-            points.append(publisher.point(trial))
+        points, refused = self._proven(publisher, front)
         dense, *points = [publisher.tested(p) for p in publisher.timed(publisher.dense(onnx), points)]
         best = choose(points, dense, self.budget, self.task)
-        text = note(best, dense, self.budget, self.task)
+        text = note(best, dense, self.budget, self.task) + refused
         if best is not None:
             self.console.print(f"[bold]Compare[/]  the widths of {best.name}, trained from nothing")
             trial = next(t for t in front if t.number == best.trial)
@@ -239,6 +307,30 @@ class Run:
         publisher.tidy(points)
         (self.out / "report.html").write_text(run_page(content), encoding="utf-8")
         return read_result(content, self.out)
+
+    def _proven(self, publisher: Publisher, front: Sequence[Trial]) -> tuple[list[Point], str]:
+        """The points that pass every proof; and a sentence on those that do not, which get no files."""
+        points, refused = [], ""
+        for i, trial in enumerate(front):
+            self.console.print(f"[bold]Proving[/]  trial {trial.number} ({i + 1} of {len(front)})", highlight=False)
+            try:
+                points.append(publisher.point(trial))
+            except (CheckError, StoreError, TraceError) as error:
+                self.console.print(f"[red]{error}[/]", highlight=False)
+                refused += f" Trial {trial.number} is left out: {error.what}."
+        return points, refused
+
+
+def no_result(study: Study) -> ObjectiveError:
+    """The error for a search in which no trial came to its end."""
+    causes = Counter(t.cause for t in study.trials if t.cause)
+    return ObjectiveError(
+        "no trial came to its end",
+        expected="at least one network",
+        got=f"{len(study.trials)} trials that failed or were stopped",
+        cause=causes.most_common(1)[0][0] if causes else None,
+        fix="correct the cause, then choose a new --out",
+    )
 
 
 def choose(points: list[Point], dense: Point, budget: Budget, task: Task) -> Point | None:

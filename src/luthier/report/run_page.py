@@ -85,7 +85,7 @@ def _best(content: Row) -> str:
             html.card(
                 f"{ratio['latency']:.2f} x",
                 "latency",
-                f"[{ratio['latency_low']:.2f}, {ratio['latency_high']:.2f}], {best['cost']['latency_ms']:.2f} ms",
+                f"[{ratio['latency_low']:.2f}, {ratio['latency_high']:.2f}], {best['cost']['latency_ms']:.3g} ms",
             ),
             html.card(f"{ratio['macs']:.2f} x", "MACs", f"{best['cost']['macs']:,.0f} per example"),
             html.card(f"{ratio['parameters']:.2f} x", "parameters", f"{best['cost']['parameters']:,.0f}"),
@@ -129,8 +129,15 @@ def front_figure(content: Row) -> Any:
     if limit:
         drawing.add_vline(x=limit, line={"dash": "dot", "color": GREY}, annotation_text=f"budget {limit:g}")
     drawing.update_xaxes(title="latency, share of dense", rangemode="tozero")
-    drawing.update_yaxes(title=f"validation {metric}")
+    drawing.update_yaxes(title=f"validation {metric}", range=_y_range(accepted, content, metric))
     return drawing
+
+
+def _y_range(accepted: Sequence[Row], content: Row, metric: str) -> list[float]:
+    """From the worst trained network to the best, with a margin; those rejected may lie outside."""
+    shown = [t["metrics"][metric] for t in accepted] + [content["dense"]["valid"][metric]]
+    margin = 0.08 * (max(shown) - min(shown)) or 0.05 * abs(shown[0]) or 0.05
+    return [min(shown) - margin, max(shown) + margin]
 
 
 def _dots(trials: Sequence[Row], metric: str) -> dict[str, Any]:

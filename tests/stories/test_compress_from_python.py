@@ -1,7 +1,9 @@
 """``lt.compress`` called from Python on trained networks of other kinds than the demo's."""
 
+import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +12,11 @@ import time
 import onnxruntime
 import pytest
 import torch
+from filelock import FileLock
 from torch import nn
 
 import luthier as lt
+from luthier.compression.line import Line
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +73,99 @@ def test_the_result_is_that_of_the_files(regression):
     row = json.loads((result.best.path / "metrics.json").read_text())
     assert row["valid"]["mse"] == result.best.valid["mse"]
     assert result.report.is_file()
+
+
+@pytest.fixture
+def again(regression, tmp_path):
+    """The same call on a copy of the run's folder."""
+    model, _, task, result = regression
+    out = shutil.copytree(result.report.parent, tmp_path / "copy")
+
+    def call():
+        return lt.compress(model, task, budget={"macs": 0.4}, trials=3, out=out, epochs=(2, 3), progress=False)
+
+    return out, call
+
+
+def test_a_finished_run_is_read_again(again, regression):
+    out, call = again
+    stamp = (out / "run.json").stat().st_mtime_ns
+    assert [p.valid for p in call().front] == [p.valid for p in regression[3].front]
+    assert (out / "run.json").stat().st_mtime_ns == stamp
+
+
+def test_a_damaged_outcome_is_made_again_and_what_is_gone_is_named(again):
+    out, call = again
+    gone = json.loads((out / "run.json").read_text())["front"][0]["trial"]
+    (out / "run.json").write_text("{half")
+    (out / "trials" / f"trial-{gone:04d}.luthier").unlink()
+    result = call()
+    assert gone not in [p.trial for p in result.front]
+    assert f"Trial {gone} is left out" in result.note
+
+
+def test_points_that_were_deleted_are_made_again(again):
+    out, call = again
+    for point in out.glob("point-*"):
+        shutil.rmtree(point)
+    assert all((p.path / "model.onnx").is_file() for p in call().front)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "word"),
+    [
+        ("settings.json", "{half", "cannot be read"),
+        ("run.json", '{"version": 99}', "newer"),
+        ("settings.json", "{}", "another run"),
+    ],
+)
+def test_files_that_are_not_ours_to_read_are_refused(again, name, text, word):
+    out, call = again
+    (out / name).write_text(text)
+    with pytest.raises(lt.UsageError, match=word):
+        call()
+
+
+def test_a_folder_in_use_is_refused_at_once(again):
+    out, call = again
+    with FileLock(out / ".lock"), pytest.raises(lt.LuthierError, match="in use"):
+        call()
+
+
+def test_other_data_are_another_run(again, regression):
+    out, _ = again
+    x, y = _regression(128)
+    task = lt.Task(train=(x, y + 1), valid=(x, y), loss="mse", metrics=["mse", "mae"])
+    with pytest.raises(lt.UsageError, match="another run"):
+        lt.compress(regression[0], task, budget={"macs": 0.4}, trials=3, out=out, epochs=(2, 3), progress=False)
+
+
+def test_what_is_frozen_stays_frozen(regression):
+    model = copy.deepcopy(regression[0])
+    model[0].requires_grad_(False)
+    line = Line(model, regression[2])
+    pruned = line.cut(line.widths(dict.fromkeys(line.families, 0.5)))
+    assert {n: p.requires_grad for n, p in pruned.model.named_parameters()} == {
+        n: p.requires_grad for n, p in model.named_parameters()
+    }
+
+
+@pytest.mark.parametrize(
+    ("how", "word"),
+    [
+        ({"budget": "latency=0.5"}, "dict"),
+        ({"trials": 0}, "trials"),
+        ({"workers": 0}, "workers"),
+        ({"epochs": 3}, "epochs"),
+        ({"max_ratio": "0.5"}, "max_ratio"),
+        ({"algorithm": "bays"}, "bayes"),
+        ({"multiple_of": 8}, "multiple"),
+    ],
+)
+def test_bad_arguments_leave_no_folder(regression, tmp_path, how, word):
+    with pytest.raises(lt.UsageError, match=word):
+        lt.compress(regression[0], regression[2], **{"budget": {"macs": 0.4}, "out": tmp_path / "run", **how})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_network_with_nothing_to_cut_is_told_so(tmp_path):

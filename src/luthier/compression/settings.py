@@ -47,13 +47,12 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise UsageError(f"{name!r} is out of range", expected="a whole number >= 1", got=repr(value))
-        if not 0 < self.max_ratio < 1:
+        if not isinstance(self.max_ratio, float) or not 0 < self.max_ratio < 1:
             raise UsageError("'max_ratio' is out of range", expected="0 < max_ratio < 1", got=repr(self.max_ratio))
-        low, high = self.epochs
-        if not 1 <= low <= high:
-            raise UsageError(
-                "'epochs' is out of range", expected="(fewest, most), 1 <= fewest <= most", got=self.epochs
-            )
+        pair = isinstance(self.epochs, tuple | list) and [type(e) for e in self.epochs] == [int, int]
+        if not pair or not 1 <= self.epochs[0] <= self.epochs[1]:
+            expected = "(fewest, most), 1 <= fewest <= most"
+            raise UsageError("'epochs' is out of range", expected=expected, got=repr(self.epochs))
         if self.recipe is not None:
             Recipe.of(self.recipe)
 

@@ -276,3 +276,10 @@ def test_every_family_of_rules_lists_operations_that_exist():
     known = [n for n in rules if hasattr(torch.ops.aten, n) or n in ("getitem",)]
     assert len(known) > 0.95 * len(rules), sorted(set(rules) - set(known))
     assert all(rule.infer.__doc__ for rule in rules.values())
+
+
+def test_a_norm_without_tensors_knows_its_new_width():
+    model = nn.Sequential(conv(3, 8, 1), nn.InstanceNorm2d(8), conv(8, 2, 1))
+    analysis = analyse(model, torch.randn(IMG))
+    pruned = cut(model, analysis, {"0": [0, 5]}, target="module")
+    assert pruned.model[1].num_features == 2

@@ -91,7 +91,7 @@ def _module(
         return None, "the model runs a captured graph already"
     name, whys = type(analysis.model).__name__, []
     try:
-        module = cut_module(analysis, slice_state(analysis.traced.state, plan), copies)
+        module = cut_module(analysis, slice_state(analysis.traced.state, plan), plan.groups, copies)
     except Exception as error:
         return None, f"{name} cannot be copied and sliced: {_short(error)}"
     tries = list(attempts(analysis, plan.groups))

@@ -10,7 +10,8 @@ import torch
 from torch import fx, nn
 
 from luthier.errors import UsageError
-from luthier.model import Analysis
+from luthier.model import Analysis, cost
+from luthier.model.op import Op
 from luthier.surgery.blueprint import Attributes
 
 MOST_NAMES = 6
@@ -27,12 +28,18 @@ Guesses = dict[tuple[str, str], int]
 """(module path, attribute) -> the size that it may have after the cut."""
 
 
-def cut_module(analysis: Analysis, state: Mapping[str, torch.Tensor], copies: Mapping[fx.Node, fx.Node]) -> nn.Module:
+def cut_module(
+    analysis: Analysis,
+    state: Mapping[str, torch.Tensor],
+    groups: Mapping[str, list[int]],
+    copies: Mapping[fx.Node, fx.Node],
+) -> nn.Module:
     """A copy of the model with the given tensors, PyTorch's own layers resized; whether it works is to be checked.
 
     Args:
         analysis: of the model.
         state: the sliced tensors.
+        groups: what was cut.
         copies: from each node of the original graph to the cut one's.
     """
     made = _copied(analysis, state)
@@ -40,6 +47,10 @@ def cut_module(analysis: Analysis, state: Mapping[str, torch.Tensor], copies: Ma
     counts = _group_counts(analysis, copies)
     for name, module in made.named_modules():
         _resize(module, before[name], counts.get(name))
+    size = cost.Sizes(cost.keep_axes(analysis, groups))
+    for path, op in _bare_norms(analysis).items():
+        norm: Any = made.get_submodule(path)
+        norm.num_features = size(op.dims(op.arg(0))[1])
     return made
 
 
@@ -171,6 +182,19 @@ def _resize_conv(module: Any, weight: torch.Tensor, groups: int) -> None:
     module.groups = groups
     sizes = (first, second * groups) if module.transposed else (second * groups, first)
     module.in_channels, module.out_channels = sizes
+
+
+def _bare_norms(analysis: Analysis) -> dict[str, Op]:
+    """Module path -> the operation of batch and instance norms that have no tensors to tell their width."""
+    found = {}
+    for op, _ in analysis.operations:
+        stack = op.node.meta.get("nn_module_stack")
+        if op.name in ("instance_norm", "batch_norm") and stack:
+            path = str(list(stack.values())[-1][0]).split("@")[0]
+            module = analysis.model.get_submodule(path)
+            if isinstance(module, nn.modules.batchnorm._NormBase) and not module.state_dict():
+                found[path] = op
+    return found
 
 
 def _group_counts(analysis: Analysis, copies: Mapping[fx.Node, fx.Node]) -> dict[str, int]:

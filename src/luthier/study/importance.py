@@ -19,7 +19,7 @@ def importance(space: Space, trials: Sequence[Trial], metric: str) -> dict[str, 
     """Share of a metric's variance that each parameter explains.
 
     A smooth model of the metric (ridge regression on cosines of each parameter and of each pair, its
-    strength chosen by leave-one-out error) is fitted to ranks of the metric; a parameter's share is the
+    strength chosen by leave-one-out error) is fitted to the metric, outliers tamed; a parameter's share is the
     growth of the model's squared error when its column is shuffled, normalised to sum to the part of the
     variance that the model explains out of sample. So the shares sum to less than 1: the rest is noise,
     or more than this model can see. With few trials they are rough.
@@ -48,7 +48,7 @@ def importance(space: Space, trials: Sequence[Trial], metric: str) -> dict[str, 
             got=f"{len(known)}",
         )
     units = np.array([space.to_unit(t.params) for t in known])  # (n, d), NaN where inactive
-    values = _normal_scores(np.array([t.metrics[metric] for t in known]))  # (n,)
+    values = _tamed(np.array([t.metrics[metric] for t in known]))  # (n,)
     if values.std() == 0:
         return dict.fromkeys(space.names, 0.0)
     share = _shares(space, units, values)
@@ -111,8 +111,15 @@ def _error(space: Space, units: Array, values: Array, weights: Array) -> float:
     return float(((values - _features(space, units) @ weights) ** 2).mean())
 
 
-def _normal_scores(values: Array) -> Array:
-    """Ranks in [-1, 1], ties sharing theirs: robust against a diverged trial's huge loss."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - (counts + 1) / 2
-    return np.asarray(middle[inverse] / max(len(values) - 1, 1) * 2.0 - 1.0)
+def _tamed(values: Array) -> Array:
+    """Values with their extreme twentieth on either side drawn in, then asinh((v - median) / spread).
+
+    So neither one diverged trial nor a tenth of them is all that counts. Ranks would not do: a search spends most
+    trials near its optimum, where ranks tell apart what hardly differs.
+    """
+    ordered = np.sort(values)
+    beyond = int(np.ceil(0.05 * len(values)))
+    inner = np.clip(values, ordered[beyond], ordered[-1 - beyond])
+    low, middle, high = np.quantile(inner, [0.1, 0.5, 0.9])
+    spread = high - low or inner.std() or 1.0
+    return np.asarray(np.arcsinh((inner - middle) / spread))

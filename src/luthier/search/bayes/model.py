@@ -103,7 +103,7 @@ class Models:
 
 def _stage(count: int) -> int:
     """How many trials the hyper-parameters are fitted to: all at first, then every so often afresh."""
-    every = 1 if count < 24 else max(2, count // 16)
+    every = 1 if count < 24 else max(2, count // 12)
     return count - count % every
 
 

@@ -18,7 +18,7 @@ Score = Callable[[Tensor, Tensor], Any]
 
 @dataclass(frozen=True)
 class Metric:
-    """A named score.
+    """A score with a name and a direction.
 
     Args:
         name: as printed and stored.

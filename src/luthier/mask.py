@@ -78,7 +78,7 @@ class Masked:
 
     def bytes(self) -> dict[str, int]:
         """What the weights take: as they are, deflated as gzip does, and as compressed sparse rows (float32)."""
-        weights = [_value(self.model, name).detach().float() for name in self.masks]
+        weights = [_value(self.model, name).detach().float().cpu() for name in self.masks]
         buffer = io.BytesIO()
         for weight in weights:
             buffer.write(weight.contiguous().numpy().tobytes())
@@ -131,8 +131,9 @@ def _merge(owner: nn.Module, leaves: Sequence[str], order: Sequence[str], made: 
         values[leaf] = made.setdefault(key, nn.Parameter(getattr(owner, leaf).detach().clone()))
     if not values:
         return
+    plain = parametrize.type_before_parametrizations(owner)
     del owner.parametrizations
-    owner.__class__ = parametrize.type_before_parametrizations(owner)
+    owner.__class__ = plain
     own = {**owner._parameters, **values}
     owner._parameters.clear()
     owner._parameters.update({leaf: own[leaf] for leaf in order})
@@ -236,7 +237,7 @@ def keep_by_pattern(score: Tensor, n: int, m: int) -> Tensor:
 
 
 def _read_pattern(pattern: str) -> tuple[int, int]:
-    n, _, m = pattern.partition(":")
+    n, _, m = str(pattern).partition(":")
     if not (n.isdigit() and m.isdigit() and 0 < int(n) < int(m)):
         raise UsageError(
             "the pattern cannot be read", expected='"n:m" with 0 < n < m, such as "2:4"', got=repr(pattern)
@@ -331,10 +332,13 @@ def prune_weights(
         10
     """
     how, amount = _check({"ratio": ratio, "threshold": threshold, "pattern": pattern}, scope)
-    source = getattr(model, "model", model)
+    source = model.finalize() if isinstance(model, Masked) else getattr(model, "model", model)
+    if not isinstance(source, nn.Module):
+        raise UsageError("only models can be pruned", expected="a torch.nn.Module", got=type(model).__name__)
     names, skipped = candidates(source, protect)
     if not names:
-        raise UsageError("the model has no weights to prune", expected="a matrix or kernel", cause="all are protected")
+        why = "; ".join(sorted(set(skipped.values()))) or "biases and norms only"
+        raise UsageError("the model has no weights to prune", expected="a matrix or kernel", cause=why)
     scores = importance.weight_scores(source, criterion, **evidence)
     masks, odd = choose({name: scores[name] for name in names}, how, amount, scope)
     masked = copy.deepcopy(source)
@@ -343,7 +347,9 @@ def prune_weights(
 
 
 class GradualPruning:
-    """Prunes by magnitude while training: give it to ``fit(..., on_epoch=...)``; masks are set anew after every epoch.
+    """Prunes by magnitude while training: ``fit(..., on_epoch=GradualPruning(...), keep="last")``.
+
+    Masks are set anew after every epoch; ``keep="best"`` would bring back an earlier epoch with its fewer zeros.
 
     Args:
         model: the network in training; masks are put on it at once.

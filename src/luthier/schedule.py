@@ -19,7 +19,7 @@ class Schedule:
         final: the ratio at the end, in [0, 1].
         steps: n, how many steps until then.
         kind: "one-shot", "linear" or "cubic".
-        initial: the ratio at step 0.
+        initial: the ratio at step 0 (of "one-shot" there is none).
 
     Example:
         >>> [round(Schedule(0.8, steps=4)(t), 3) for t in range(6)]

@@ -300,8 +300,8 @@ class Trainer:
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Whether training takes statistics over the batch."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    """Whether training takes statistics over the examples of a batch alone, without positions."""
+    return any(isinstance(m, nn.BatchNorm1d) for m in model.modules())
 
 
 def _check_precision(model: nn.Module, batch: Batch) -> None:

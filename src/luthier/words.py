@@ -1,6 +1,8 @@
-"""Numbers as people read them."""
+"""Numbers and tables as people read them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 
 def number(value: float) -> str:
@@ -14,3 +16,13 @@ def number(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g}"
+
+
+def printed(thing: Any) -> str:
+    """What rich would print, as plain text of at most 100 columns."""
+    from rich.console import Console
+
+    console = Console(width=100, color_system=None)
+    with console.capture() as text:
+        console.print(thing)
+    return text.get().rstrip()

@@ -35,6 +35,7 @@ def _point(trial, accuracy, latency, macs=0.4) -> Point:
 def test_a_budget_is_read():
     budget = Budget.of({"latency": 0.5, "macs": 0.4, "accuracy": -0.01}, ACCURACY)
     assert (budget.costs, budget.loss) == ({"latency": 0.5, "macs": 0.4}, 0.01)
+    assert budget.to_json() == {"latency": 0.5, "macs": 0.4, "accuracy": -0.01}
     assert budget.meets({"latency": 0.5, "macs": 0.1})
     assert not budget.meets({"latency": 0.51, "macs": 0.1})
 
@@ -121,7 +122,15 @@ def test_runs_differ_by_what_changes_their_outcome():
         torch.manual_seed(0)
         return fingerprint(nn.Linear(2, width), _task(), {"latency": budget}, Settings(**settings))
 
+    def of_metric(function):
+        x, y = torch.zeros(4, 2), torch.zeros(4).long()
+        task = lt.Task(train=(x, y), valid=(x, y), metrics=[function])
+        return fingerprint(nn.Linear(2, 2), task, {}, Settings(recipe={"epochs": 1}))["metrics"]
+
     assert of() == of()
     assert of() == of(progress=False, command="again")
+    tables = [of_metric(lambda o, t: sum(x for x in [1, 2])), of_metric(lambda o, t: sum(x for x in [1, 3]))]
+    assert tables[0] != tables[1]
+    assert "0x" not in str(tables)
     for other in (of(width=5), of(budget=0.4), of(seed=1), of(batch_size=8), of(recipe={"epochs": 2})):
         assert other != of()

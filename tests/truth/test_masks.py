@@ -109,6 +109,9 @@ def test_masks_hold_through_copy_state_dict_and_finalize(tmp_path):
     again.load_state_dict(masked.model.state_dict())
     assert torch.equal(again(x), expected)
     plain = masked.finalize()
+    assert [type(m) for m in plain] == [type(m) for m in _net()]
+    assert lt.prune_weights(plain, ratio=0.9).sparsity == pytest.approx(0.9, abs=0.01)
+    assert lt.prune_weights(masked, ratio=0.9).sparsity == pytest.approx(0.9, abs=0.01)
     assert [n for n, _ in plain.named_parameters()] == [n for n, _ in _net().named_parameters()]
     assert torch.equal(plain(x), expected)
     lt.export_onnx(masked, tmp_path / "masked.onnx", x)

@@ -105,9 +105,10 @@ def test_evaluate_gives_the_same_through_the_onnx_file(tmp_path):
 
 
 def test_evaluate_leaves_the_mode_as_it_was():
-    model = nn.Dropout(0.5).train()
-    lt.evaluate(nn.Sequential(model), [(torch.eye(2), torch.tensor([0, 1]))])
-    assert model.training
+    net = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(2)).train()
+    net[1].eval()
+    lt.evaluate(net, [(torch.eye(2), torch.tensor([0, 1]))])
+    assert [m.training for m in net] == [True, False]
 
 
 def test_a_function_of_ones_own_is_a_metric(answers):

@@ -73,7 +73,7 @@ def as_mapping(texts: Sequence[str]) -> dict[str, float]:
             value = float(number)
         except ValueError:
             raise UsageError(
-                f"{text!r} cannot be read", expected="NAME=NUMBER, such as latency=0.5", got=repr(text)
+                f"{text!r} cannot be read", expected="NAME=NUMBER, such as latency=0.5 or kl=0.9", got=repr(text)
             ) from None
         if name in out:
             raise UsageError(f"{name!r} is given twice", got=f"{out[name]:g} and {value:g}")

@@ -15,7 +15,7 @@ from luthier.extras import need
 @click.argument("file", type=click.Path())
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--lr", type=float, default=1e-3, show_default=True)
-@click.option("--loss", "losses", multiple=True, help="Such as kl=0.9 task=0.1 (the default).")
+@click.option("--loss", "losses", multiple=True, help="NAME=WEIGHT, several times; default: kl=0.9 and task=0.1.")
 @click.option("--temperature", type=float, default=4.0, show_default=True)
 @click.option("--out", type=click.Path(), help="Folder for the files. Default: runs/<FILE's name>-student")
 def command(file: str, epochs: int, lr: float, losses: tuple[str, ...], temperature: float, out: str | None) -> None:
@@ -37,7 +37,6 @@ def command(file: str, epochs: int, lr: float, losses: tuple[str, ...], temperat
     weights = as_mapping(losses) or None
     distill(student, teacher, task, losses=weights, temperature=temperature, epochs=epochs, lr=lr)
     place = Path(out or f"runs/{Path(file).stem}-student")
-    place.mkdir(parents=True, exist_ok=True)
     console.print(str(export_onnx(student, place / "model.onnx", task.example())), highlight=False)
     save(student, place / "model.luthier", inputs=task.example())
     for name, network in (("teacher", teacher), ("student", student)):

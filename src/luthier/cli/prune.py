@@ -53,7 +53,6 @@ def command(file: str, ratio: float, criterion: str, multiple: int, epochs: int,
     if epochs:
         distill(pruned.model, model, task, epochs=epochs)
     place = Path(out or f"runs/{Path(file).stem}-pruned")
-    place.mkdir(parents=True, exist_ok=True)
     console.print(pruned.plan)
     console.print(str(export_onnx(pruned, place / "model.onnx", task.example())), highlight=False)
     save(pruned, place / "model.luthier")

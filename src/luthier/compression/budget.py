@@ -18,15 +18,17 @@ class Budget:
     Attributes:
         costs: "latency", "macs", "parameters", "bytes" -> largest ratio to dense, in (0, 1].
         loss: how much the main metric may get worse, >= 0; None for any.
+        metric: the main metric's name.
 
     Example:
         >>> from luthier.metrics import metric
         >>> Budget.of({"latency": 0.5, "accuracy": -0.01}, metric("accuracy"))
-        Budget(costs={'latency': 0.5}, loss=0.01)
+        Budget(costs={'latency': 0.5}, loss=0.01, metric='accuracy')
     """
 
     costs: Mapping[str, float]
     loss: float | None = None
+    metric: str = ""
 
     @classmethod
     def of(cls, wanted: Mapping[str, float], main: Metric) -> Budget:
@@ -52,7 +54,7 @@ class Budget:
                 raise UsageError(
                     f"unknown budget {name!r}", expected=", ".join(known), got=repr(name), fix=nearest(name, known)
                 )
-        return cls(costs, loss)
+        return cls(costs, loss, main.name)
 
     def meets(self, ratios: Mapping[str, float]) -> bool:
         """Whether costs, as ratios to dense, are within the budget."""
@@ -60,7 +62,11 @@ class Budget:
 
     def to_json(self) -> dict[str, float]:
         """As given."""
-        return {**self.costs, **({} if self.loss is None else {"metric_loss": self.loss})}
+        return {**self.costs, **({} if self.loss is None else {self.metric: -self.loss})}
+
+    def __str__(self) -> str:
+        parts = [f"{name} <= {limit:g} x dense" for name, limit in self.costs.items()]
+        return ", ".join(parts + ([] if self.loss is None else [f"{self.metric} within {self.loss:g} of dense"]))
 
 
 def _in_range(name: str, value: float, low: float, high: float, expected: str, low_too: bool = False) -> float:

@@ -13,17 +13,17 @@ from typing import Any
 
 from torch import nn
 
-from luthier.compression.joint import name_of, recovery_of
+from luthier.compression.joint import recovery_of
 from luthier.compression.line import Line, count_parameters
 from luthier.compression.result import Point
-from luthier.errors import CheckError, StoreError
-from luthier.export.bundle import load
+from luthier.errors import CheckError, ObjectiveError, StoreError
+from luthier.export.bundle import load, load_plan
 from luthier.export.onnx import OnnxCheck, export_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.measure.quality import evaluate
 from luthier.metrics import Classification
 from luthier.model.cost import count_macs
-from luthier.surgery import Proof, Pruned
+from luthier.surgery import Plan, Proof, Pruned
 from luthier.task import Task
 from luthier.train import seeded, validate
 from luthier.trial import Trial
@@ -33,8 +33,13 @@ _ROUNDS = 41
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a file whole or not at all."""
+    write_text(path, json.dumps(content, indent=1, default=float) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draft.write_text(json.dumps(content, indent=1, default=float) + "\n")
+    draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
 
 
@@ -70,43 +75,49 @@ class Publisher:
         """
         folder = self.out / f"point-{trial.number:02d}"
         draft = self.out / f".point-{trial.number:02d}.{os.getpid()}.tmp"
+        source = self._file(trial)
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        source = self.trials / f"trial-{trial.number:04d}.luthier"
-        if not source.is_file():
-            raise StoreError(f"the network of trial {trial.number} is gone", expected=source, got="no such file")
         shutil.copyfile(source, draft / "model.luthier")
         model = load(source)
         onnx = export_onnx(model, draft / "model.onnx", self.line.example)
-        again = self._plan(trial)
+        again = self._cut_again(trial)
         write_json(draft / "plan.json", again.plan.to_json())
-        checks = [*again.check, _onnx_check(onnx), self._metric_check(model, onnx.path)]
+        valid = validate(model, self.task)
+        checks = [*again.check, _onnx_check(onnx), self._metric_check(valid[self.task.main.name], onnx.path)]
         failed = [check for check in checks if not check.passed]
         if failed:
             raise CheckError(f"trial {trial.number} failed the proof {failed[0].name!r}", got=failed[0].error)
-        valid = validate(model, self.task)
         cost = self._counts(model, onnx)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(draft, folder)
-        cuts = self._cuts(trial.params)
         return Point(
-            kind_of(trial.params), trial.number, folder, trial.params, valid, {}, cost, {}, cuts, tuple(checks)
+            kind_of(trial.params),
+            trial.number,
+            folder,
+            trial.params,
+            valid,
+            {},
+            cost,
+            {},
+            _cuts(again.plan),
+            tuple(checks),
         )
 
-    def _plan(self, trial: Trial) -> Pruned:
-        """Cuts the dense network again by the trial's settings, for the plan and its proof."""
-        by_family = {f: trial.params[name_of(f)] for f in self.line.families}
-        return self.line.cut(self.line.keep(by_family, trial.params["criterion"]))
+    def _cut_again(self, trial: Trial) -> Pruned:
+        """Cuts the dense network by the plan that the trial's file holds, for the proof of that very plan."""
+        plan = load_plan(self._file(trial))
+        return self.line.cut(plan.groups if plan is not None else {})
 
-    def _cuts(self, params: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-        kept = self.line.widths({f: params[name_of(f)] for f in self.line.families})
-        groups = self.line.analysis.groups
-        return tuple({"name": g.name, "before": g.size, "after": len(kept.get(g.name, range(g.size)))} for g in groups)
+    def _file(self, trial: Trial) -> Path:
+        source = self.trials / f"trial-{trial.number:04d}.luthier"
+        if not source.is_file():
+            raise StoreError(f"the network of trial {trial.number} is gone", expected=source, got="no such file")
+        return source
 
-    def _metric_check(self, model: nn.Module, onnx: Path) -> Proof:
+    def _metric_check(self, torch_value: float, onnx: Path) -> Proof:
         """The main metric through the file may differ by a thousandth; where answers count, by one that ties."""
         name = self.task.main.name
-        torch_value = validate(model, self.task)[name]
         file_value = evaluate(onnx, self.task.loader("valid"), self.task.scores)[name]
         limit = max(1e-3 * abs(torch_value), 1.5 / self._examples if self._counts_answers else 0.0)
         detail = f"{name} {torch_value:.4f} in torch, {file_value:.4f} through the file"
@@ -131,12 +142,15 @@ class Publisher:
         Whether what was kept of the dense network's weights is worth anything.
 
         Returns:
-            None where the network has parts that cannot be initialised anew.
+            None where the network has parts that cannot be initialised anew, or where training diverges.
         """
-        fresh = self._plan(trial).model
+        fresh = self._cut_again(trial).model
         if not start_over(fresh, seed):
             return None
-        self.line.recover(fresh, recovery_of(trial.params, seed))
+        try:
+            self.line.recover(fresh, recovery_of(trial.params, seed))
+        except ObjectiveError:
+            return None
         return validate(fresh, self.task)[self.task.main.name]
 
     def timed(self, dense: Point, points: Sequence[Point]) -> list[Point]:
@@ -160,6 +174,14 @@ class Publisher:
         for folder in (*self.out.glob("point-*"), *self.out.glob(".point-*.tmp")):
             if folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cuts(plan: Plan) -> tuple[Mapping[str, Any], ...]:
+    """Every width before and after."""
+    return tuple(
+        {"name": name, "before": size, "after": len(plan.groups[name]) if name in plan.groups else size}
+        for name, size in plan.sizes.items()
+    )
 
 
 def start_over(model: nn.Module, seed: int) -> bool:

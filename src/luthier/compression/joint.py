@@ -109,7 +109,7 @@ class Plans:
             expected=f"{missed} <= {self.budget.costs[missed]:g} of the dense network's",
             got=f"{reached:.3f} with {max_ratio:.0%} of every stage removed, the smallest network allowed",
             cause="too tight a budget, or layers that cannot be cut (see `luthier profile`)",
-            fix=f"--budget {missed}={max(reached * 1.2, 0.02):.2f} or more, or a larger latency batch size",
+            fix=f"--budget {missed}={min(max(reached * 1.2, 0.02), 1.0):.2f} or more, or a larger latency batch size",
         )
 
 
@@ -137,7 +137,9 @@ def space(plans: Plans, settings: Settings) -> Space:
 
 
 def baselines(plans: Plans, settings: Settings) -> list[Params]:
-    """What a careful engineer would try first: one ratio for all stages, with and without a teacher, and half of it."""
+    """What a careful engineer would try first: one ratio for all stages, with and without a teacher;
+    and one half-way to the largest.
+    """
     start = plans.uniform(settings.max_ratio)
     plain = {"criterion": "l2", "lr": 1e-3, "weight_decay": 0.01, "epochs": settings.epochs[1]}
     teacher = {"distill": True, "kl": 0.5, "temperature": 4.0}

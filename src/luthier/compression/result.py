@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.surgery import Proof
-from luthier.words import number
+from luthier.words import number, printed
 
 COUNTS = ("parameters", "macs", "bytes")
 
@@ -25,7 +25,7 @@ class Point:
     Attributes:
         kind: "dense", "pruned" or "distilled".
         trial: its trial's number; None for the dense one.
-        path: the folder with model.onnx, model.luthier, plan.json and metrics.json.
+        path: the folder with model.onnx, model.luthier, plan.json and metrics.json (of the dense one without a plan).
         params: the settings it was made with.
         valid: metrics on the data that chose it.
         test: metrics on the data touched once, through the ONNX file; empty where the task has none.
@@ -86,6 +86,9 @@ class Result:
     report: Path
     batch_size: int
     note: str = ""
+
+    def __str__(self) -> str:
+        return printed(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield front_table(self.dense, self.front, self.best, self.batch_size)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
+from types import CodeType
 from typing import Any
 
 import torch
@@ -108,9 +109,21 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 def _source(function: Any) -> str:
-    """A function by its code, so that another one of the same name is another one."""
-    code = getattr(function, "__code__", None)
-    return _digest(f"{code.co_code.hex()} {code.co_consts}") if code else repr(function)
+    """A function by its code, so that another one of the same name is another one; an object by its values."""
+    if is_dataclass(function) or isinstance(function, nn.Module):
+        return repr(function)
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return _digest(_code(code)) if code else type(function).__name__
+
+
+def _code(code: CodeType) -> str:
+    """What a code object does, without the addresses in its printed form."""
+    consts = [_code(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {consts}"
+
+
+def _constant(value: Any) -> str:
+    return repr(sorted(map(repr, value))) if isinstance(value, frozenset) else repr(value)
 
 
 def _data(task: Task, part: str) -> str:

@@ -16,7 +16,7 @@ from torch import nn
 
 from luthier import search
 from luthier.compression.budget import Budget
-from luthier.compression.finish import Publisher, kind_of, write_json
+from luthier.compression.finish import Publisher, kind_of, write_json, write_text
 from luthier.compression.joint import JointObjective, Plans, baselines, measure_table, space
 from luthier.compression.line import Line
 from luthier.compression.result import Point, Result
@@ -65,7 +65,7 @@ def compress(
         budget: costs as shares of the dense network's ("latency", "macs", "parameters", "bytes"), and how much the
             main metric may change (``{"accuracy": -0.01}``).
         trials: how many networks to try in all; running again with the same ``out`` goes on.
-        timeout: seconds after which no new trial starts.
+        timeout: seconds for the search in all, earlier runs included; running trials end at their next report.
         workers: how many trials run at a time.
         out: a folder for the files; a run that stopped half-way goes on from there.
         settings: see :class:`luthier.compression.settings.Settings`: recipe, batch_size, multiple, seed, ...
@@ -95,7 +95,7 @@ def compress(
 
 
 class Run:
-    """A compression run in a folder of its own; each step is skipped where its outcome is there already."""
+    """A compression run in a folder of its own; what was trained, tried and proven before is not done again."""
 
     def __init__(self, model: nn.Module, task: Task, budget: Budget, settings: Settings, out: Path) -> None:
         self.model, self.task, self.budget, self.settings, self.out = model, task, budget, settings, out
@@ -267,7 +267,7 @@ class Run:
         return tune(
             objective,
             space(plans, self.settings),
-            objectives={main.name: main.direction, "latency_ms": "min"},
+            objectives={main.name: main.direction, "latency_ratio": "min"},
             constraints={f"{name}_ratio": f"<= {limit}" for name, limit in self.budget.costs.items()},
             algorithm=self.settings.algorithm,
             stop=ASHA(min_steps=1, max_steps=self.settings.epochs[1]),
@@ -303,9 +303,9 @@ class Run:
             "note": text,
             "trials": [_row(t, study) for t in study.trials],
         }
+        write_text(self.out / "report.html", run_page(content))
         write_json(self.out / "run.json", content)
         publisher.tidy(points)
-        (self.out / "report.html").write_text(run_page(content), encoding="utf-8")
         return read_result(content, self.out)
 
     def _proven(self, publisher: Publisher, front: Sequence[Trial]) -> tuple[list[Point], str]:
@@ -348,7 +348,7 @@ def choose(points: list[Point], dense: Point, budget: Budget, task: Task) -> Poi
 def note(best: Point | None, dense: Point, budget: Budget, task: Task) -> str:
     """The outcome in one plain sentence."""
     if best is None:
-        wanted = ", ".join(f"{n} <= {v:g}" for n, v in budget.to_json().items())
+        wanted = str(budget)
         return f"No trial met the budget ({wanted}): keep the dense network, try more trials, or relax the budget."
     name = task.main.name
     lost = task.main.gain(best.metrics[name], dense.metrics[name])

@@ -14,6 +14,7 @@ from luthier.distillation.losses import DistillationLoss
 from luthier.distillation.taps import Maps, Tap, Taps, read_taps
 from luthier.errors import UsageError, unknown
 from luthier.measure.quality import outputs_of
+from luthier.model.trace import evaluating
 from luthier.task import Batch, Task, device_of
 
 DEFAULT = {"kl": 0.9, "task": 0.1}
@@ -85,20 +86,17 @@ class Lesson:
     @torch.no_grad()
     def _make_maps(self, student: nn.Module) -> Maps:
         inputs = tuple(x[:2].to(device_of(student)) for x in self.task.example())
-        was_training = student.training
-        student.eval()
-        with self.open():
+        with self.open(), evaluating(student):
             student(*inputs)
             self.teacher(*inputs)
-        student.train(was_training)
         widths = [(self._student_taps[s].shape[1], self._teacher_taps[t].shape[1]) for s, t in self.pairs]
         return Maps(widths).to(device_of(student))
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of the student on a batch."""
         outputs = outputs_of(model(*batch.inputs))
-        known = batch.teacher is not None and not self.needs_teacher
-        taught = batch.teacher if known and batch.teacher is not None else teach(self.teacher, batch)
+        cached = None if self.needs_teacher else batch.teacher
+        taught = teach(self.teacher, batch) if cached is None else cached
         total = torch.zeros((), device=outputs.device)
         for name, part in self.outputs.items():
             _check_shapes(outputs, taught)

@@ -13,7 +13,7 @@ from luthier.distillation.lesson import DEFAULT, Lesson
 from luthier.distillation.taps import Tap
 from luthier.errors import UsageError
 from luthier.task import Task
-from luthier.train import OnEpoch, Recipe, Trainer, both, progress_bar
+from luthier.train import OnEpoch, Recipe, Trainer, both, progress_bar, seeded
 
 M = TypeVar("M")
 
@@ -69,7 +69,8 @@ def distill(
         )
     frozen = copy.deepcopy(source).eval().requires_grad_(False)
     recipe = Recipe.of(settings)
-    lesson = Lesson(model, frozen, task, losses or DEFAULT, temperature, taps)
+    with seeded(recipe.seed):
+        lesson = Lesson(model, frozen, task, losses or DEFAULT, temperature, taps)
     batches = None if lesson.needs_teacher else with_teacher(frozen, task)
     with lesson.open(), progress_bar(recipe.epochs, task.main.name, progress, title="distilling") as tell:
         Trainer(model, task, recipe, lesson, batches, lesson.maps).run(on_epoch=both(tell, on_epoch))

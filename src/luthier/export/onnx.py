@@ -21,6 +21,8 @@ from torch.utils import _pytree as pytree
 from luthier.errors import CheckError, OutputError, TraceError, UsageError
 from luthier.extras import need
 from luthier.measure.runtime import Session
+from luthier.model.trace import evaluating
+from luthier.task import device_of
 
 TOLERANCE = 1e-4  # relative to the largest output; float32 sums in another order differ by about 1e-6
 
@@ -68,14 +70,13 @@ def export_onnx(model: Any, path: str | Path, inputs: Tensor | Sequence[Tensor],
     module = getattr(model, "model", model)
     if not isinstance(module, nn.Module):
         raise UsageError("only models can be exported", expected="a torch.nn.Module", got=type(model).__name__)
-    example = _read_inputs(inputs)
+    example = read_inputs(inputs)
     target = _writable(Path(path))
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    was_training = module.training
-    module.eval()
     try:
-        write_onnx(module, draft, example)
-        error, sizes = compare(module, draft, example, batches)
+        with evaluating(module):
+            write_onnx(module, draft, example)
+            error, sizes = compare(module, draft, example, batches)
         if not error <= TOLERANCE:
             raise CheckError(
                 "the ONNX file does not compute what the model computes",
@@ -88,11 +89,15 @@ def export_onnx(model: Any, path: str | Path, inputs: Tensor | Sequence[Tensor],
         raise OutputError(f"{target} cannot be written", cause=failure) from failure
     finally:
         draft.unlink(missing_ok=True)
-        module.train(was_training)
     return OnnxCheck(target, target.stat().st_size, error, TOLERANCE, sizes)
 
 
-def _read_inputs(inputs: Any) -> tuple[Tensor, ...]:
+def read_inputs(inputs: Any) -> tuple[Tensor, ...]:
+    """Example inputs as a tuple of tensors.
+
+    Raises:
+        UsageError: anything else.
+    """
     example = (inputs,) if isinstance(inputs, Tensor) else inputs
     if not isinstance(example, tuple | list) or not example or not all(isinstance(x, Tensor) for x in example):
         raise UsageError(
@@ -120,7 +125,8 @@ def write_onnx(module: nn.Module, path: Path, example: tuple[Tensor, ...]) -> No
     need("onnxscript", "onnx", "exporting to ONNX")
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [f"input_{i}" for i in range(len(example))] if len(example) > 1 else ["input"]
-    traced = tuple(two_of(x) for x in example)
+    device = device_of(module)
+    traced = tuple(two_of(x).to(device) for x in example)
     shapes = _as_called(module, [{0: torch.export.Dim("batch", min=1)} for _ in example])
     try:
         with _quiet():
@@ -204,7 +210,8 @@ def compare(
     for i, n in enumerate(sizes):
         batch = tuple(_resized(x, n, seed=i) for x in example)
         with torch.no_grad():
-            wanted = [x for x in pytree.tree_leaves(module(*batch)) if isinstance(x, Tensor)]
+            result = module(*(x.to(device_of(module)) for x in batch))
+        wanted = [x.cpu() for x in pytree.tree_leaves(result) if isinstance(x, Tensor)]
         worst = max(worst, *(_difference(torch.from_numpy(g), w) for g, w in zip(session(*batch), wanted, strict=True)))
     return worst, sizes
 

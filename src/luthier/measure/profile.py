@@ -13,13 +13,14 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from rich.tree import Tree
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from luthier.errors import LuthierError, UsageError
-from luthier.export.onnx import two_of, write_onnx
+from luthier.export.onnx import read_inputs, two_of, write_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.model import Analysis, analyse
-from luthier.words import number
+from luthier.model.cost import counting
+from luthier.model.trace import evaluating
+from luthier.words import number, printed
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class Profile:
         """Share of parameters and MACs that can be cut, and what blocks the rest."""
         return self.analysis.coverage if self.analysis else None
 
+    def __str__(self) -> str:
+        return printed(self)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         speed = "not measured"
         if self.latency:
@@ -115,16 +119,12 @@ def profile(model: Any, inputs: Tensor | Sequence[Tensor], rounds: int = 25) -> 
     module = getattr(model, "model", model)
     if not isinstance(module, nn.Module):
         raise UsageError("only models can be profiled", expected="a torch.nn.Module", got=type(model).__name__)
-    batch = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    was_training = module.training
-    module.eval()
+    batch = read_inputs(inputs)
     remarks: list[str] = []
-    try:
+    with evaluating(module):
         layers = count_layers(module, tuple(x[:1] for x in batch))
         latency, size = _timed(module, batch, rounds, remarks)
         analysis = _analysed(module, batch, remarks)
-    finally:
-        module.train(was_training)
     whole = layers[0]
     size = size or sum(t.numel() * t.element_size() for t in module.state_dict().values())
     return Profile(whole.parameters, whole.macs, size, latency, len(batch[0]), layers, analysis, tuple(remarks))
@@ -132,8 +132,7 @@ def profile(model: Any, inputs: Tensor | Sequence[Tensor], rounds: int = 25) -> 
 
 def count_layers(module: nn.Module, one: tuple[Tensor, ...]) -> tuple[Layer, ...]:
     """Every module's parameters and MACs for one example, counted by torch's own counter."""
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    with torch.no_grad(), counting() as counter:
         module(*one)
     flops: Mapping[str, Mapping[Any, int]] = counter.get_flop_counts()
     by_name = {key.partition(".")[2]: sum(ops.values()) for key, ops in flops.items() if key != "Global"}

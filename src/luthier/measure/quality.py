@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from luthier.errors import UsageError
 from luthier.measure.runtime import Session
 from luthier.metrics import Metric, read_metrics, score
+from luthier.model.trace import evaluating
 from luthier.task import Batch, as_loader, device_of, read_batches
 
 Predict = Callable[[Batch], Tensor]
@@ -91,9 +92,5 @@ def evaluate(
         raise UsageError(
             "this is no model", expected="a torch.nn.Module or the path of an .onnx file", got=type(model).__name__
         )
-    was_training = module.training
-    module.eval()
-    try:
+    with evaluating(module):
         return score(wanted, *collect(_through_torch(module), loader))
-    finally:
-        module.train(was_training)

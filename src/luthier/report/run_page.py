@@ -21,7 +21,7 @@ def run_page(content: Row) -> str:
     """One self-contained page.
 
     Args:
-        content: what run.json holds: dense, front, best, trials, metric, settings, note, environment.
+        content: what run.json holds: title, dense, front, best, trials, metric, settings, note.
 
     Returns:
         HTML.

@@ -136,11 +136,6 @@ def read_metrics(wanted: Any) -> tuple[Metric, ...]:
     return found
 
 
-def names() -> list[str]:
-    """The metrics that have names."""
-    return sorted(_METRICS)
-
-
 def score(metrics: Sequence[Metric], outputs: Tensor, target: Tensor) -> dict[str, float]:
     """Every metric over a whole data set."""
     return {m.name: m(outputs, target) for m in metrics}

@@ -33,7 +33,15 @@ def run():
 @pytest.fixture
 def study():
     trials = [
-        {"number": n, "status": s, "params": {"x": 0.5, "kind": EVIL}, "metrics": m, "cause": c, "seconds": 1.0}
+        {
+            "number": n,
+            "status": s,
+            "feasible": True,
+            "params": {"x": 0.5, "kind": EVIL},
+            "metrics": m,
+            "cause": c,
+            "seconds": 1,
+        }
         for n, s, m, c in (
             (0, "complete", {"loss": 1.0, "ms": 3.0}, None),
             (1, "complete", {"loss": 0.5, "ms": 4.0}, None),

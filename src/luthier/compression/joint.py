@@ -44,10 +44,6 @@ class CostTable:
         """Latency ratio at a ratio of MACs, by linear interpolation."""
         return float(np.interp(macs, self.macs, self.latency))
 
-    def to_json(self) -> dict[str, list[float]]:
-        """As plain lists."""
-        return {"macs": list(self.macs), "latency": list(self.latency)}
-
 
 def measure_table(line: Line, dense_onnx: Path, settings: Settings) -> CostTable:
     """Cuts every stage alike at a few ratios and measures each."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +42,6 @@ class Latency:
     ratio_low: float
     ratio_high: float
     rounds: int
-
-    def to_json(self) -> dict[str, float]:
-        """As a plain dict."""
-        return asdict(self)
 
 
 def median_interval(sample: Array, level: float = 0.95) -> tuple[float, float]:

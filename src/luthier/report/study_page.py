@@ -21,7 +21,7 @@ def study_page(content: Row) -> str:
         content: plain values:
             name: the study's name.
             objectives: list of (metric, "min" or "max").
-            trials: rows with number, status, params, metrics, cause, seconds.
+            trials: rows with number, status, feasible, params, metrics, cause, seconds.
             best: number of the best trial, or None.
             front: numbers of the trials on the front.
             importance: parameter -> share; may be empty.
@@ -81,9 +81,10 @@ def _progress(content: Row, done: Sequence[Row]) -> Any:
         text=[html.settings(dict(t["params"])).replace(", ", "<br>") for t in done],
         hovertemplate="trial %{x}: %{y:.5g}<br>%{text}<extra></extra>",
     )
-    best = list(accumulate(values, max if direction == "max" else min))
+    kept = [t for t in done if t["feasible"]]
+    best = list(accumulate((t["metrics"][name] for t in kept), max if direction == "max" else min))
     line = {"color": GREEN, "width": 2, "shape": "hv"}
-    drawing.add_scatter(x=[t["number"] for t in done], y=best, mode="lines", name="best so far", line=line)
+    drawing.add_scatter(x=[t["number"] for t in kept], y=best, mode="lines", name="best so far", line=line)
     drawing.update_xaxes(title="trial")
     drawing.update_yaxes(title=name)
     return drawing

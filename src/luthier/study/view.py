@@ -176,7 +176,9 @@ class Study:
         return {
             "name": self.name,
             "objectives": list(self.objectives.directions),
-            "trials": [_plain(t, self.space) for t in self.trials],
+            "trials": [
+                {**_plain(t, self.space), "feasible": self.objectives.violation(t.metrics) <= 0} for t in self.trials
+            ],
             "best": self.best.number if done else None,
             "front": [t.number for t in self.front],
             "importance": shares,

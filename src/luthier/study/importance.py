@@ -12,7 +12,7 @@ from luthier.space import Space
 from luthier.trial import Trial
 
 _NEIGHBOURS = 5
-_FEWEST = 10
+FEWEST = 5
 
 
 def importance(space: Space, trials: Sequence[Trial], metric: str) -> dict[str, float]:
@@ -26,14 +26,14 @@ def importance(space: Space, trials: Sequence[Trial], metric: str) -> dict[str, 
 
     Args:
         space: where was searched.
-        trials: completed trials, at least ten.
+        trials: completed trials, at least five; with fewer than some thirty the shares are rough.
         metric: the metric's name.
 
     Returns:
         parameter to share in [0, 1], the largest first.
 
     Raises:
-        UsageError: fewer than ten completed trials with that metric.
+        UsageError: fewer than five completed trials with that metric.
 
     Source:
         permutation importance: Breiman, "Random forests", 2001, section 10; leave-one-out of ridge
@@ -41,10 +41,10 @@ def importance(space: Space, trials: Sequence[Trial], metric: str) -> dict[str, 
         augmentation", 1974 (PRESS).
     """
     known = [t for t in trials if metric in t.metrics]
-    if len(known) < _FEWEST:
+    if len(known) < FEWEST:
         raise UsageError(
             f"too few trials to say what matters for {metric!r}",
-            expected=f"at least {_FEWEST} completed trials that hold it",
+            expected=f"at least {FEWEST} completed trials that hold it",
             got=f"{len(known)}",
         )
     units = np.array([space.to_unit(t.params) for t in known])  # (n, d), NaN where inactive

@@ -18,12 +18,10 @@ from luthier.search import Algorithm
 from luthier.space import Space
 from luthier.store import Header, View
 from luthier.study.exchange import write
-from luthier.study.importance import importance
+from luthier.study.importance import FEWEST, importance
 from luthier.study.ledger import Ledger
 from luthier.study.replay import Difference, Proposer, replay
 from luthier.trial import Status, Trial
-
-_FEWEST = 8  # completed trials before a share of variance says anything
 
 
 @dataclass
@@ -172,7 +170,7 @@ class Study:
     def to_json(self) -> dict[str, Any]:
         """Everything that a report shows, as plain values."""
         done = self.objectives.complete(self.trials)
-        shares = {} if len(done) < _FEWEST else self.importance()
+        shares = {} if len(done) < FEWEST else self.importance()
         return {
             "name": self.name,
             "objectives": list(self.objectives.directions),

@@ -9,7 +9,8 @@ from torch import nn
 
 import luthier as lt
 from luthier.errors import LuthierError
-from luthier.train import Recipe, Trainer, rate, recalibrate
+from luthier.recipe import Recipe, rate
+from luthier.train import Trainer, recalibrate
 
 
 def _data(n: int = 96):

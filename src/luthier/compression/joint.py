@@ -18,9 +18,10 @@ from luthier.export.bundle import save
 from luthier.keys import Key
 from luthier.measure.latency import Latency
 from luthier.model.cost import count_macs
+from luthier.recipe import Recipe
 from luthier.space import Choice, Float, Int, Params, Space
 from luthier.task import Task
-from luthier.train import Recipe, validate
+from luthier.train import validate
 
 CRITERIA = ("l1", "l2", "activation", "taylor")
 _SLACK = 1.08  # a predicted cost may be this much over the budget: predictions err, measurements decide

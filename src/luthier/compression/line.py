@@ -21,9 +21,10 @@ from luthier.distillation.lesson import Lesson
 from luthier.export.onnx import write_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.model import Analysis, analyse, cost
+from luthier.recipe import Recipe
 from luthier.surgery import Pruned, cut
 from luthier.task import Task, device_of
-from luthier.train import Curve, OnEpoch, Recipe, Trainer, recalibrate, seeded
+from luthier.train import Curve, OnEpoch, Trainer, recalibrate, seeded
 
 Keep = dict[str, list[int]]
 MOST_FAMILIES = 6

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from luthier.distillation.cache import is_fixed
 from luthier.errors import UsageError, unknown
+from luthier.recipe import Recipe
 from luthier.task import Task
-from luthier.train import Recipe
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Settings:
 
     Args:
         batch_size: of the latency measurement.
-        recipe: how to train the dense network first (see :class:`luthier.train.Recipe`); None: it is trained.
+        recipe: how to train the dense network first (see :class:`luthier.recipe.Recipe`); None: it is trained.
         epochs: fewest and most epochs of recovery in a trial.
         max_ratio: largest share removed from a stage.
         multiple: widths are kept at multiples of this (runtimes dislike odd widths).

@@ -35,11 +35,12 @@ from luthier.export.bundle import load, save
 from luthier.export.onnx import OnnxCheck, export_onnx
 from luthier.extras import need
 from luthier.measure.latency import measure
+from luthier.recipe import Recipe
 from luthier.report import run_page
 from luthier.stop.asha import ASHA
 from luthier.study import Study, tune
 from luthier.task import Task
-from luthier.train import Recipe, Trainer, progress_bar, validate
+from luthier.train import Trainer, progress_bar, validate
 from luthier.trial import Trial
 from luthier.words import number
 

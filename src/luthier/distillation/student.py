@@ -12,8 +12,9 @@ from luthier.distillation.cache import with_teacher
 from luthier.distillation.lesson import DEFAULT, Lesson
 from luthier.distillation.taps import Tap
 from luthier.errors import UsageError
+from luthier.recipe import Recipe
 from luthier.task import Task
-from luthier.train import OnEpoch, Recipe, Trainer, both, progress_bar, seeded
+from luthier.train import OnEpoch, Trainer, both, progress_bar, seeded
 
 M = TypeVar("M")
 
@@ -42,7 +43,7 @@ def distill(
             outermost modules of the same name.
         progress: whether to show a live bar.
         on_epoch: called after each epoch with its number and its scores.
-        settings: how to train, see :class:`luthier.train.Recipe`.
+        settings: how to train, see :class:`luthier.recipe.Recipe`.
 
     Returns:
         the student, in evaluation mode, at the epoch that validated best.
@@ -52,10 +53,12 @@ def distill(
 
     Example:
         >>> import torch
+        >>> _ = torch.manual_seed(0)
         >>> x = torch.randn(64, 2); y = (x.sum(1) > 0).long()
         >>> task = Task(train=(x, y), valid=(x, y))
         >>> teacher = nn.Linear(2, 2)
-        >>> student = distill(nn.Linear(2, 2), teacher, task, losses={"kl": 1.0}, epochs=40, lr=0.1, progress=False)
+        >>> how = {"epochs": 40, "lr": 0.1, "keep": "last", "progress": False}
+        >>> student = distill(nn.Linear(2, 2), teacher, task, losses={"kl": 1.0}, **how)
         >>> bool((student(x).argmax(1) == teacher(x).argmax(1)).float().mean() > 0.9)
         True
     """

@@ -6,6 +6,7 @@ classes), or "features" (what some module gives, for each tapped pair of modules
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -43,10 +44,16 @@ def names() -> list[str]:
 def get(name: str, temperature: float) -> DistillationLoss:
     """The loss of that name.
 
+    Args:
+        name: see :func:`names`.
+        temperature: for those that soften outputs; the others have none.
+
     Raises:
         UsageError: there is none.
     """
-    made: DistillationLoss = discover.load(__name__, name, "distillation loss")(temperature=temperature)
+    kind = discover.load(__name__, name, "distillation loss")
+    softens = any(field.name == "temperature" for field in fields(kind))
+    made: DistillationLoss = kind(temperature=temperature) if softens else kind()
     return made
 
 

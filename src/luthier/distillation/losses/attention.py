@@ -21,14 +21,11 @@ class Attention:
 
     When it helps: convolutional networks cut hard. When it hurts: features without positions (refused).
 
-    Args:
-        temperature: not used.
 
     Source:
         Zagoruyko and Komodakis, "Paying more attention to attention", ICLR 2017, equation 2 with p = 2.
     """
 
-    temperature: float = 1.0
     sees: ClassVar[Sees] = "features"
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:

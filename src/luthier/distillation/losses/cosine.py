@@ -17,14 +17,11 @@ class Cosine:
 
     When it helps: embeddings, whose length means nothing. When it hurts: classification, where it means certainty.
 
-    Args:
-        temperature: not used; an angle has no scale.
 
     Source:
         Sanh et al., "DistilBERT", 2019, section 3 (there on hidden states).
     """
 
-    temperature: float = 1.0
     sees: ClassVar[Sees] = "outputs"
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -19,14 +19,11 @@ class Hint:
     When it helps: students much smaller than their teacher, first epochs. When it hurts: late, or with large weight:
     it asks for features that the student cannot have.
 
-    Args:
-        temperature: not used.
 
     Source:
         Romero et al., "FitNets: hints for thin deep nets", ICLR 2015, equation 3.
     """
 
-    temperature: float = 1.0
     sees: ClassVar[Sees] = "features"
     maps: ClassVar[bool] = True  # differing widths are mapped by :class:`luthier.distillation.taps.Maps`
 

@@ -15,14 +15,11 @@ from luthier.distillation.losses import Sees
 class MSE:
     """Mean squared difference of the logits: the limit of KL for high temperatures; the choice for regression.
 
-    Args:
-        temperature: not used; logits are compared as they are.
 
     Source:
         Ba and Caruana, "Do deep nets really need to be deep?", 2014, equation 1.
     """
 
-    temperature: float = 1.0
     sees: ClassVar[Sees] = "outputs"
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "luthier.space": ("Space", "Float", "Int", "Choice", "Ordinal"),
+    "luthier.space": ("Space", "Float", "Int", "Choice", "Ordinal", "Permutation", "Subset"),
     "luthier.trial": ("Trial", "Status", "TrialStopped"),
     "luthier.errors": ("LuthierError", "UsageError"),
     "luthier.asktell": ("AskTell",),
@@ -70,5 +70,5 @@ if TYPE_CHECKING:
     from luthier import pareto, search, stop
     from luthier.asktell import AskTell
     from luthier.errors import LuthierError, UsageError
-    from luthier.space import Choice, Float, Int, Ordinal, Space
+    from luthier.space import Choice, Float, Int, Ordinal, Permutation, Space, Subset
     from luthier.trial import Status, Trial, TrialStopped

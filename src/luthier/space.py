@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,19 +9,33 @@ import numpy as np
 
 from luthier.errors import UsageError, unknown
 from luthier.parameters import (
+    KINDS,
     Choice,
     Float,
     Int,
-    Listed,
     Ordinal,
     Parameter,
+    Permutation,
+    Subset,
     label,
     parameter_from_json,
     plain_value,
 )
 from luthier.pareto import Array
 
-__all__ = ["Choice", "Float", "Int", "Ordinal", "Parameter", "Params", "Predicate", "Space", "parameter_from_json"]
+__all__ = [
+    "Choice",
+    "Float",
+    "Int",
+    "Ordinal",
+    "Parameter",
+    "Params",
+    "Permutation",
+    "Predicate",
+    "Space",
+    "Subset",
+    "parameter_from_json",
+]
 
 Params = dict[str, Any]
 Predicate = Callable[[Params], bool]
@@ -62,15 +75,25 @@ class Space:
         if not self.parameters:
             raise UsageError("the space is empty", expected="at least one parameter", got="none")
         for name, parameter in self.parameters.items():
-            if not isinstance(parameter, Float | Int | Choice | Ordinal):
+            if not isinstance(parameter, tuple(KINDS.values())):
                 raise UsageError(
                     f"parameter {name!r} has no kind",
-                    expected="Float, Int, Choice or Ordinal",
+                    expected="Float, Int, Choice, Ordinal, Permutation or Subset",
                     got=repr(parameter),
                     fix=f"Choice({list(parameter)!r})" if isinstance(parameter, list | tuple) else None,
                 )
         self.conditions = {name: self._read_condition(name) for name in self.parameters}
         self.ordered = self._sort_by_parents()
+        self.slices = self._lay_out()
+        self.width = sum(p.columns for p in self.parameters.values())
+
+    def _lay_out(self) -> dict[str, slice]:
+        """Which columns of a unit array belong to which parameter."""
+        out, at = {}, 0
+        for name, parameter in self.parameters.items():
+            out[name] = slice(at, at + parameter.columns)
+            at += parameter.columns
+        return out
 
     def _read_condition(self, name: str) -> dict[str, tuple[Any, ...]]:
         out = {}
@@ -87,7 +110,7 @@ class Space:
                         expected=f"a value of {known}",
                         got=repr(value),
                     )
-            out[parent] = tuple(values)
+            out[parent] = tuple(known.read(v) for v in values)
         return out
 
     def _sort_by_parents(self) -> tuple[str, ...]:
@@ -103,7 +126,7 @@ class Space:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parameters, in the order given; column j of a unit array belongs to names[j]."""
+        """The parameters, in the order given."""
         return tuple(self.parameters)
 
     def __len__(self) -> int:
@@ -123,18 +146,27 @@ class Space:
         )
 
     def from_unit(self, u: Sequence[float] | Array) -> Params:
-        """The active parameters' values at a point of the unit cube, shape (d,)."""
-        column = {name: float(x) for name, x in zip(self.names, u, strict=True)}
+        """The active parameters' values at a point of the unit cube, shape (width,).
+
+        A parameter has one column, in the order of ``names``; a permutation or subset has several, see ``slices``.
+        """
+        row = [min(max(float(x), 0.0), _BELOW_ONE) for x in u]
+        if len(row) != self.width:
+            raise UsageError("the point is not of this space", expected=f"{self.width} numbers", got=f"{len(row)}")
         values: Params = {}
         for name in self.ordered:
-            if self.is_active(name, values):
-                values[name] = self.parameters[name].from_unit(min(max(column[name], 0.0), _BELOW_ONE))
-        return {name: values[name] for name in self.names if name in values}
+            if not self.conditions[name] or self.is_active(name, values):
+                parameter, place = self.parameters[name], self.slices[name]
+                part = row[place.start] if parameter.columns == 1 else row[place]
+                values[name] = parameter.from_unit(part)
+        return {name: values[name] for name in self.parameters if name in values}
 
     def to_unit(self, params: Mapping[str, Any]) -> Array:
-        """The point of the unit cube that stands for these values, shape (d,); NaN where inactive."""
-        row = [self.parameters[n].to_unit(params[n]) if n in params else math.nan for n in self.names]
-        return np.array(row, dtype=float)
+        """The point of the unit cube that stands for these values, shape (width,); NaN where inactive."""
+        row = np.full(self.width, np.nan)
+        for name, value in params.items():
+            row[self.slices[name]] = self.parameters[name].to_unit(value)
+        return row
 
     def broken(self, params: Params) -> int | None:
         """Index of the first predicate of ``where`` that forbids these values, or None."""
@@ -161,7 +193,7 @@ class Space:
         """
         culprit = 0
         for _ in range(_TRIES):
-            params = self.from_unit(generator.random(len(self)))
+            params = self.from_unit(generator.random(self.width).tolist())
             broken = self.broken(params)
             if broken is None:
                 return params
@@ -187,15 +219,16 @@ class Space:
         for name in params:
             if name not in self.parameters:
                 raise unknown("parameter", name, self.names)
+        given = {n: self[n].read(v) if self[n].contains(v) else v for n, v in params.items()}
         for name in self.ordered:
-            active = self.is_active(name, params)
-            if active and name not in params:
+            active = self.is_active(name, given)
+            if active and name not in given:
                 raise UsageError(f"parameter {name!r} is missing", expected=self.parameters[name], got=dict(params))
-            if active and not self.parameters[name].contains(params[name]):
+            if active and not self.parameters[name].contains(given[name]):
                 raise UsageError(
-                    f"parameter {name!r} is out of range", expected=self.parameters[name], got=repr(params[name])
+                    f"parameter {name!r} is out of range", expected=self.parameters[name], got=repr(given[name])
                 )
-        values = {n: params[n] for n in self.names if n in params and self.is_active(n, params)}
+        values = {n: given[n] for n in self.names if n in given and self.is_active(n, given)}
         broken = self.broken(values)
         if broken is not None:
             raise UsageError(f"the combination is forbidden by where[{broken}]", got=values)
@@ -208,7 +241,7 @@ class Space:
             rows[name] = parameter.to_json()
             if self.conditions[name]:
                 rows[name]["when"] = {
-                    p: [_dumped(self.parameters[p], v) for v in vs] for p, vs in self.conditions[name].items()
+                    p: [self.parameters[p].dump(v) for v in vs] for p, vs in self.conditions[name].items()
                 }
         return {"parameters": rows, "where": len(self.where)}
 
@@ -219,28 +252,11 @@ class Space:
 
     def dump(self, params: Mapping[str, Any]) -> Params:
         """Values as JSON has them; an option that JSON lacks as its printed form."""
-        return {
-            n: _dumped(self.parameters[n], v) if n in self.parameters else plain_value(v) for n, v in params.items()
-        }
+        return {n: self.parameters[n].dump(v) if n in self.parameters else plain_value(v) for n, v in params.items()}
 
     def load(self, params: Mapping[str, Any]) -> Params:
         """The inverse of :meth:`dump`, finding options by their printed form."""
-        return {n: _original(self.parameters[n], v) if n in self.parameters else v for n, v in params.items()}
-
-
-def _dumped(parameter: Parameter, value: Any) -> Any:
-    plain = plain_value(value)
-    if isinstance(parameter, Listed) and plain is not value and parameter.contains(value):
-        return parameter.written[parameter.index(value)]
-    return plain
-
-
-def _original(parameter: Parameter, value: Any) -> Any:
-    if isinstance(parameter, Listed):
-        for option, text in zip(parameter.options, parameter.written, strict=True):
-            if label(text) == label(value):
-                return option
-    return value
+        return {n: self.parameters[n].load(v) if n in self.parameters else v for n, v in params.items()}
 
 
 def _source(predicate: Predicate) -> str:

@@ -9,35 +9,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.parameters import Structure
 from luthier.pareto import Array
+from luthier.search._structures import Block
 from luthier.space import Choice, Int, Parameter, Params, Space
 
 _LISTABLE = 2_000
 _TOP = 1.0 - 2.0**-53
 
+Parents = tuple[tuple[slice, Array], ...]
+
 
 @dataclass(frozen=True)
 class Dimension:
-    """One parameter as a column.
+    """One column.
 
     Attributes:
         categorical: whether its values have no order.
         centres: middle of each value's stretch of [0, 1], shape (k,); None where values cannot be listed.
         edges: inner ends of the stretches, shape (k - 1,).
-        parents: (column of the parent, its values' centres) that must all hold for it to be active.
     """
 
     categorical: bool
     centres: Array | None
     edges: Array | None
-    parents: tuple[tuple[int, Array], ...]
 
 
 class Encoding:
     """How a space becomes rows.
 
     A *unit* row lies in the unit cube, as :meth:`luthier.space.Space.from_unit` reads it. A *snapped* row
-    has each listed value's centre, and 0.5 where a dimension is inactive.
+    has each listed value's centre, and 0.5 where a dimension is inactive. A permutation or subset takes several
+    columns, its *block*; they count as categorical, but are not listed.
 
     Args:
         space: the space.
@@ -45,18 +48,23 @@ class Encoding:
 
     def __init__(self, space: Space) -> None:
         self.space = space
-        columns = {name: j for j, name in enumerate(space.names)}
-        self.dimensions = [_dimension(space, name, columns) for name in space.names]
-        self.order = [columns[name] for name in space.ordered]
+        self.dimensions = [d for name in space.names for d in _dimensions(space[name])]
+        self.blocks = [Block(space.slices[n], p) for n, p in space.parameters.items() if isinstance(p, Structure)]
         self.listed = np.array([d.centres is not None for d in self.dimensions])
         self.categorical = np.array([d.categorical for d in self.dimensions])
+        self.structured = np.zeros(len(self), dtype=bool)
+        for block in self.blocks:
+            self.structured[block.place] = True
+        self._stretches = [(j, d.centres, d.edges) for j, d in enumerate(self.dimensions) if d.centres is not None]
+        self._waiting = [(space.slices[n], _parents(space, n)) for n in space.ordered if space.conditions[n]]
 
     def __len__(self) -> int:
         return len(self.dimensions)
 
     def rows(self, params: Mapping[str, Any]) -> Array:
         """The unit row of a combination, shape (d,), with 0.5 where inactive."""
-        return np.asarray(np.clip(np.nan_to_num(self.space.to_unit(params), nan=0.5), 0.0, _TOP))
+        unit = self.space.to_unit(params)
+        return np.asarray(np.clip(np.where(np.isnan(unit), 0.5, unit), 0.0, _TOP))
 
     def snap(self, unit: Array) -> tuple[Array, NDArray[np.bool_]]:
         """Moves unit rows onto the values there are.
@@ -68,14 +76,20 @@ class Encoding:
             the snapped rows, shape (n, d), and which entries are active, shape (n, d).
         """
         out = np.clip(unit, 0.0, _TOP)
-        for j, dimension in enumerate(self.dimensions):
-            if dimension.centres is not None and dimension.edges is not None:
-                out[:, j] = dimension.centres[np.searchsorted(dimension.edges, out[:, j], side="right")]
+        for j, centres, edges in self._stretches:
+            if edges is not None:
+                out[:, j] = centres[np.searchsorted(edges, out[:, j], side="right")]
+        for block in self.blocks:
+            out[:, block.place] = block.snap(out[:, block.place])
         active = np.ones(out.shape, dtype=bool)
-        for j in self.order:
-            for parent, wanted in self.dimensions[j].parents:
-                close = np.abs(out[:, parent, None] - wanted) < 1e-9
-                active[:, j] &= active[:, parent] & close.any(1)
+        if not self._waiting:
+            return out, active
+        for place, parents in self._waiting:
+            here = np.ones(len(out), dtype=bool)
+            for parent, wanted in parents:
+                away = np.abs(out[:, None, parent] - wanted).max(2)  # (n, values)
+                here &= active[:, parent.start] & (away.min(1) < 1e-9)
+            active[:, place] = here[:, None]
         return np.where(active, out, 0.5), active
 
     def features(self, unit: Array) -> Array:
@@ -85,23 +99,28 @@ class Encoding:
 
     def params(self, unit: Array) -> Params:
         """The combination at one unit row."""
-        return self.space.from_unit(unit)
+        return self.space.from_unit(unit.tolist())
 
 
-def _dimension(space: Space, name: str, columns: Mapping[str, int]) -> Dimension:
-    parameter = space[name]
-    centres, edges = _stretches(parameter)
-    parents = tuple(
-        (columns[parent], np.array([space[parent].to_unit(v) for v in wanted]))
-        for parent, wanted in space.conditions[name].items()
-    )
-    return Dimension(isinstance(parameter, Choice), centres, edges, parents)
+def _dimensions(parameter: Parameter) -> list[Dimension]:
+    if isinstance(parameter, Structure):
+        return [Dimension(True, None, None)] * parameter.columns
+    return [Dimension(isinstance(parameter, Choice), *_stretches(parameter))]
+
+
+def _parents(space: Space, name: str) -> Parents:
+    """(columns of the parent, its values' centres, shape (values, columns)) that must all hold for it to be active."""
+    out = []
+    for parent, wanted in space.conditions[name].items():
+        centres = np.array([space[parent].to_unit(v) for v in wanted], dtype=float)
+        out.append((space.slices[parent], centres.reshape(len(wanted), -1)))
+    return tuple(out)
 
 
 def _stretches(parameter: Parameter) -> tuple[Array | None, Array | None]:
     if isinstance(parameter, Int) and parameter.size <= _LISTABLE:
         whole = range(parameter.low, parameter.high + 1)
-        between = [parameter.to_unit(v + 0.5) for v in whole[:-1]]  # type: ignore[arg-type]
+        between = [parameter.to_unit(v + 0.5) for v in whole[:-1]]
         return np.array([parameter.to_unit(v) for v in whole]), np.array(between)
     if parameter.size <= _LISTABLE:
         k = int(parameter.size)

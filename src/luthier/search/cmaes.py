@@ -219,11 +219,12 @@ class _Run:
     @classmethod
     def start(cls, memory: _memory.Memory, population: int | None, sigma: float) -> _Run:
         encoding = memory.encoding
-        numbers = np.flatnonzero(~encoding.categorical)
-        shares = {}
-        for j in np.flatnonzero(encoding.categorical):
-            k = int(memory.space[memory.space.names[j]].size)
-            shares[int(j)] = np.full(k, 1.0 / k)
+        numbers = np.flatnonzero(~encoding.categorical | encoding.structured)
+        shares = {
+            j: np.full(len(d.centres), 1.0 / len(d.centres))
+            for j, d in enumerate(encoding.dimensions)
+            if d.categorical and d.centres is not None
+        }
         strategy = Strategy.of(max(len(numbers), 1), population or 4 + int(3 * math.log(len(encoding))))
         return cls(memory, strategy, numbers, State.start(np.full(max(len(numbers), 1), 0.5), sigma), shares, [])
 

@@ -63,7 +63,9 @@ class NSGA2:
         for i in range(n):
             generator = key.for_trial(key.trial + i).generator("nsga2")
             started = len(seen) + i >= self.population and len(parents) >= 2
-            unit = self._children(memory.encoding, parents, generator) if started else np.empty((0, len(space)))
+            unit = (
+                self._children(memory.encoding, parents, generator) if started else np.empty((0, len(memory.encoding)))
+            )
             params = _fresh.first(memory.encoding, unit, seen, found) or _fresh.draw(space, generator, seen, found)
             if params is None:
                 break
@@ -85,11 +87,18 @@ class NSGA2:
         second = np.where(second == first, (second + 1 + generator.integers(0, size - 1, n)) % size, second)
         a, b = parents[first], parents[second]
         crossed = np.where(encoding.categorical, _swap(a, b, generator), simulated_binary(a, b, self.eta, generator))
-        child = np.where(generator.random((n, 1)) < self.crossover, crossed, a)
-        return self._mutate(encoding, child, generator)
+        mixed = generator.random((n, 1)) < self.crossover
+        child = self._mutate(encoding, np.where(mixed, crossed, a), generator)
+        a, b = encoding.snap(a)[0], encoding.snap(b)[0]
+        for block in encoding.blocks:
+            one, two = a[:, block.place], b[:, block.place]
+            both = np.where(mixed, block.cross(one, two, generator), one)
+            moves = generator.random((n, 1)) < max(0.5, 1.0 / len(encoding.space))
+            child[:, block.place] = np.where(moves, block.move(both, generator), both)
+        return child
 
     def _mutate(self, encoding: Encoding, unit: Array, generator: np.random.Generator) -> Array:
-        n, d = unit.shape
+        n, d = unit.shape  # columns of structures are moved too, but their blocks are made afresh afterwards
         chosen = generator.random((n, d)) < 1.0 / d
         chosen[np.arange(n), generator.integers(0, d, n)] |= generator.random(n) < 0.5
         moved = polynomial(unit, self.eta_mutation, generator)

@@ -52,7 +52,7 @@ class Sobol:
         """See :class:`luthier.search.Algorithm`."""
         seen, found, repeats = [*history, *pending], list[Params](), not _fresh.endless(space)
         for i in range(key.trial, key.trial + n):
-            params: Params | None = space.from_unit(_points(key.seed, i // _BLOCK, len(space))[i % _BLOCK])
+            params: Params | None = space.from_unit(_points(key.seed, i // _BLOCK, space.width)[i % _BLOCK])
             taken = params is not None and repeats and (params in found or _fresh.tried(seen, params))
             if taken or (params is not None and not space.allows(params)):
                 params = _fresh.draw(space, key.for_trial(i).generator("sobol"), seen, found)

@@ -13,6 +13,8 @@ from luthier.objectives import Objectives
 from luthier.pareto import Array
 from luthier.search import _fresh, _memory
 from luthier.search._encode import Encoding
+from luthier.search._mallows import Orders, Selections, orders, selections
+from luthier.search._structures import Block, places, rows_of_places
 from luthier.space import Params, Space
 from luthier.trial import Trial
 
@@ -62,7 +64,31 @@ class Parzen:
         numbers = np.clip(middle + width * _normal(low + uniform * (high - low)), 0.0, _TOP)
         keeps = generator.random((n, d)) >= self.spread
         moved = np.where(self.encoding.categorical, np.where(keeps, middle, uniform), numbers)
-        return np.where(chosen >= 0, moved, uniform)
+        out = np.where(chosen >= 0, moved, uniform)
+        for block in self.encoding.blocks:
+            out[:, block.place] = self._draw_structure(block, n, generator)
+        return out
+
+    def _density(self, block: Block) -> Orders | Selections:
+        """The density of one structure, from the trials in which it was active."""
+        rows, weights = self.rows[:, block.place], self._weights(block.place.start)
+        if block.ordered:
+            return orders(places(rows), weights)
+        rows, weights = rows[weights[1:] > 0], weights[np.concatenate([[True], weights[1:] > 0])]
+        return selections(rows[:, 1:] > 0.5, weights, block.sizes)
+
+    def _draw_structure(self, block: Block, n: int, generator: np.random.Generator) -> Array:
+        """Draws from the density; every other one is a neighbour of a trial."""
+        density = self._density(block)
+        if isinstance(density, Orders):
+            drawn = rows_of_places(density.draw(n, generator))
+        else:
+            drawn = block.rows_of_members(density.draw(n, generator))
+        active = np.flatnonzero(self.active[:, block.place.start])
+        if len(active):
+            near = self.rows[generator.choice(active, n // 2)][:, block.place]
+            drawn[1::2] = block.move(near, generator)
+        return drawn
 
     def _weights(self, j: int) -> Array:
         """Weights of the uniform kernel and of the trials in which dimension j was active, shape (n + 1,), sum 1."""
@@ -75,7 +101,15 @@ class Parzen:
         out = np.zeros(unit.shape)
         if len(self.rows) == 0:
             return out
+        for block in self.encoding.blocks:
+            rows, density = snapped[:, block.place], self._density(block)
+            if isinstance(density, Orders):
+                out[:, block.place.start] = density.log_density(places(rows))
+            else:
+                out[:, block.place.start] = density.log_density(rows[:, 1:] > 0.5)
         for j, dimension in enumerate(self.encoding.dimensions):
+            if self.encoding.structured[j]:
+                continue
             x, middle = snapped[:, j, None], self.rows[None, :, j]
             if dimension.categorical and dimension.centres is not None:
                 k = len(dimension.centres)
@@ -167,7 +201,7 @@ class TPE:
         seen, found = [*history, *pending], list[Params]()
         for i in range(n):
             generator = key.for_trial(key.trial + i).generator("tpe")
-            unit = self._candidates(good, bad, generator) if len(good.rows) else np.empty((0, len(space)))
+            unit = self._candidates(good, bad, generator) if len(good.rows) else np.empty((0, len(memory.encoding)))
             params = _fresh.first(memory.encoding, unit, seen, found) or _fresh.draw(space, generator, seen, found)
             if params is None:
                 break
@@ -180,7 +214,10 @@ class TPE:
         ratio = good.log_density(unit) - bad.log_density(unit)
         few = np.where(good.encoding.categorical, _FEW, len(unit))
         compete = np.where(np.arange(len(unit))[:, None] < few, ratio, -np.inf)
-        best = unit[compete.argmax(0), np.arange(unit.shape[1])]
+        pick = compete.argmax(0)
+        for block in good.encoding.blocks:
+            pick[block.place] = ratio[:, block.place.start].argmax()
+        best = unit[pick, np.arange(unit.shape[1])]
         return np.vstack([best, unit[np.argsort(-ratio.sum(1), kind="stable")]])
 
     def _split(

@@ -11,7 +11,8 @@ from scipy import special
 from scipy.linalg import lapack
 
 from luthier.pareto import Array
-from luthier.search.bayes import kernel, optimise
+from luthier.search._structures import Block
+from luthier.search.bayes import kernel, optimise, structures
 
 JITTER = 1e-8
 _LENGTH_SPREAD2 = 0.5
@@ -26,16 +27,19 @@ class Data:
         rows: features of :class:`luthier.search._encode.Encoding`, shape (n, d).
         targets: shape (n,), about zero mean and unit spread.
         categorical: which dimensions have no order, shape (d,).
+        blocks: columns that make up a permutation or subset.
     """
 
     rows: Array
     targets: Array
     categorical: NDArray[np.bool_]
+    blocks: tuple[Block, ...] = ()
 
     @property
     def d(self) -> int:
-        """Number of dimensions."""
-        return int(self.rows.shape[1])
+        """Number of dimensions: columns outside of structures, and views of these."""
+        columns = len(kernel.single(self.categorical, self.blocks))
+        return columns + sum(structures.count(block) for block in self.blocks)
 
 
 def shape(theta: Array, d: int) -> kernel.Shape:
@@ -62,7 +66,7 @@ class Evidence:
         self.data = data
         self.n, self.d = len(data.targets), data.d
         self.low = np.tril_indices(self.n, -1)
-        self.gaps = kernel.squares(data.rows[self.low[0]], data.rows[self.low[1]], data.categorical)
+        self.gaps = kernel.squares(data.rows[self.low[0]], data.rows[self.low[1]], data.categorical, data.blocks)
         self.mean = np.concatenate([np.zeros(self.d), [0.0, _NOISE_MEAN, 0.0]])
         self.spread2 = np.concatenate([np.full(self.d, _LENGTH_SPREAD2), [1.0, _NOISE_SPREAD2, 2.25]])
 
@@ -151,7 +155,7 @@ class Process:
 
     def cross(self, rows: Array) -> Array:
         """Covariances with the data, shape (b, n)."""
-        gaps = kernel.squares(rows[:, None, :], self.data.rows[None], self.data.categorical)
+        gaps = kernel.squares(rows[:, None, :], self.data.rows[None], self.data.categorical, self.data.blocks)
         return self.signal * self.shape.value(gaps)
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
@@ -163,7 +167,7 @@ class Process:
     def joint(self, rows: Array) -> tuple[Array, Array]:
         """Mean, shape (b, s), and the covariance matrix of the noise-free function, shape (b, b)."""
         k = self.cross(rows)
-        gaps = kernel.squares(rows[:, None, :], rows[None], self.data.categorical)
+        gaps = kernel.squares(rows[:, None, :], rows[None], self.data.categorical, self.data.blocks)
         covariance = self.signal * self.shape.value(gaps) - k @ self.inverse @ k.T
         return k @ self.weights, covariance + 1e-12 * np.eye(len(rows))
 
@@ -172,15 +176,19 @@ class Process:
 
         Slopes mean nothing for categories.
         """
-        away = rows[:, None, :] - self.data.rows[None]
-        gaps = kernel.squares(rows[:, None, :], self.data.rows[None], self.data.categorical)
+        columns = kernel.single(self.data.categorical, self.data.blocks)
+        away = rows[:, None, columns] - self.data.rows[None][..., columns]
+        gaps = kernel.squares(rows[:, None, :], self.data.rows[None], self.data.categorical, self.data.blocks)
         correlation, slopes = self.shape.with_slopes(gaps)
         k = self.signal * correlation
-        slopes *= -2.0 * self.signal * away  # now d k_i / d x_j, shape (b, n, d)
+        slopes = slopes[..., : len(columns)]
+        slopes *= -2.0 * self.signal * away  # now d k_i / d x_j, shape (b, n, columns)
         half = k @ self.inverse
         variance = np.maximum(self.signal - (half * k).sum(1), 1e-12)
-        d_mean = np.einsum("bnd,ns->bsd", slopes, self.weights)
-        d_variance = -2.0 * np.einsum("bnd,bn->bd", slopes, half)
+        d_mean = np.zeros((len(rows), self.weights.shape[1], rows.shape[1]))
+        d_variance = np.zeros(rows.shape)
+        d_mean[..., columns] = np.einsum("bnd,ns->bsd", slopes, self.weights)
+        d_variance[:, columns] = -2.0 * np.einsum("bnd,bn->bd", slopes, half)
         return k @ self.weights, variance, d_mean, d_variance
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from luthier.pareto import Array
+from luthier.search._structures import Block
+from luthier.search.bayes import structures
 
 Index = NDArray[np.int64]
 
@@ -34,14 +37,28 @@ def matern(squares: Array) -> tuple[Array, Array]:
     return slope + s / 3.0, (5.0 / 6.0) * slope
 
 
-def squares(a: Array, b: Array, categorical: NDArray[np.bool_]) -> Array:
-    """Squared differences by dimension; 1 where categories differ, else 0.
+def single(categorical: NDArray[np.bool_], blocks: Sequence[Block]) -> Index:
+    """The columns that are a dimension each: those of no structure."""
+    inside = np.zeros(len(categorical), dtype=bool)
+    for block in blocks:
+        inside[block.place] = True
+    return np.flatnonzero(~inside)
+
+
+def squares(a: Array, b: Array, categorical: NDArray[np.bool_], blocks: Sequence[Block] = ()) -> Array:
+    """Squared differences by dimension; 1 where categories differ, else 0. Behind them those of structures' views.
 
     Args:
         a: shape (..., d).
-        b: shape (..., d), broadcasting with a.
+        b: shape (..., d), broadcasting with a; with structures (m, d) each, or (b, 1, d) and (1, n, d).
         categorical: which dimensions have no order, shape (d,).
+        blocks: the structures, whose columns make gaps of their own.
     """
+    if blocks:
+        kept = single(categorical, blocks)
+        plain = squares(a[..., kept], b[..., kept], categorical[kept])
+        views = [view for block in blocks for view in structures.gaps(block, a, b)]
+        return np.concatenate([plain, np.stack(views, axis=-1)], axis=-1)
     gaps = a - b
     gaps *= gaps
     if categorical.any():

@@ -10,7 +10,7 @@ import numpy as np
 
 from luthier.pareto import Array
 from luthier.search._encode import Encoding
-from luthier.search.bayes import optimise
+from luthier.search.bayes import optimise, structures
 
 _TOP = 1.0 - 2.0**-53
 
@@ -80,7 +80,9 @@ def maximise(
             kept = value(best)
         if encoding.listed.any():
             best, kept = _sweep(encoding, value, best, kept, generator)
-        else:
+        if encoding.blocks:
+            best, kept = structures.climb(encoding, value, best, kept, generator)
+        elif not encoding.listed.any():
             break
     ranked = np.argsort(-kept, kind="stable")
     return np.vstack([best[ranked], unit[order]])
@@ -115,7 +117,8 @@ def mutate(encoding: Encoding, parents: Array, scale: Array, generator: np.rando
             step[:, j] = np.sign(step[:, j]) * np.maximum(np.abs(step[:, j]), width)
     moved = np.clip(parents + step, 0.0, _TOP)
     moved = np.where(encoding.categorical, generator.random((b, d)), moved)
-    return np.asarray(np.where(moves, moved, parents))
+    moved = np.where(moves, moved, parents)
+    return structures.mutate(encoding, moved, parents, moves, generator) if encoding.blocks else np.asarray(moved)
 
 
 def _climb(encoding: Encoding, acquisition: Acquisition, starts: Array, smooth: optimise.Index, steps: int) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +98,8 @@ class Models:
             best = np.argsort(values, kind="stable")[: most // 2]
             kept = np.union1d(best, np.arange(len(values) - most // 2, len(values)))
             rows, values = rows[kept], values[kept]
-        return Data(self.encoding.features(rows), transform(values), self.encoding.categorical)
+        encoding = self.encoding
+        return Data(encoding.features(rows), transform(values), encoding.categorical, tuple(encoding.blocks))
 
 
 def _stage(count: int) -> int:
@@ -217,4 +218,4 @@ def believe(process: Process, waiting: Array) -> Process:
 def _grown(process: Process, waiting: Array, values: Array) -> Process:
     old = process.data
     targets = np.vstack([np.repeat(old.targets[:, None], values.shape[1], 1), values])
-    return Process(Data(np.vstack([old.rows, waiting]), targets, old.categorical), process.theta)
+    return Process(replace(old, rows=np.vstack([old.rows, waiting]), targets=targets), process.theta)

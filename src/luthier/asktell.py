@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import insort
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from luthier import search
 from luthier.errors import UsageError
 from luthier.keys import Key
 from luthier.objectives import Objectives
+from luthier.search._standing import Standing, is_grid, standing
 from luthier.search._threads import OneThread
 from luthier.space import Params, Space
 from luthier.trial import Status, Trial
@@ -54,6 +56,9 @@ class AskTell:
         self.seed = seed
         self._one_thread = OneThread()
         self._trials: list[Trial] = []
+        self._history: list[Trial] = []  # those that ended, by number
+        self._pending: dict[int, Trial] = {}
+        self._known: tuple[int, Standing] | None = None
 
     @property
     def trials(self) -> list[Trial]:
@@ -67,14 +72,15 @@ class AskTell:
             UsageError: every combination of the space has been proposed.
         """
         number = len(self._trials)
-        history = [t for t in self._trials if t.status is not Status.RUNNING]
-        pending = [t for t in self._trials if t.status is Status.RUNNING]
+        pending, key = list(self._pending.values()), Key(self.seed, number)
         with self._one_thread():
-            found = self.algorithm.ask(self.space, self.objectives, history, pending, 1, Key(self.seed, number))
+            found = self.algorithm.ask(self.space, self.objectives, self._history, pending, 1, key)
         if not found:
             raise UsageError("the space is exhausted", got=f"{number} proposals", fix="stop asking, or widen the space")
-        self._trials.append(Trial(number, found[0], started=time.time()))
-        return self._trials[-1]
+        trial = Trial(number, found[0], started=time.time())
+        self._trials.append(trial)
+        self._pending[number] = trial
+        return trial
 
     def tell(self, trial: Trial, result: Any = None, *, failed: str | None = None) -> None:
         """Records what came of a proposal.
@@ -93,10 +99,10 @@ class AskTell:
             state = "it was told before" if mine else "it is from elsewhere"
             raise UsageError(f"trial {trial.number} cannot be told", cause=state, fix="add(params, result)")
         if failed is not None:
-            self._trials[trial.number] = trial.ending(Status.FAILED, time.time(), cause=failed)
+            self._end(trial.ending(Status.FAILED, time.time(), cause=failed))
             return
         metrics = self.objectives.read(result)
-        self._trials[trial.number] = trial.ending(Status.COMPLETE, time.time(), metrics)
+        self._end(trial.ending(Status.COMPLETE, time.time(), metrics))
 
     def add(self, params: Params, result: Any) -> None:
         """Records a result known from elsewhere (warm start).
@@ -108,22 +114,41 @@ class AskTell:
         metrics = self.objectives.read(result)
         now = time.time()
         trial = Trial(len(self._trials), values, started=now)
-        self._trials.append(trial.ending(Status.COMPLETE, now, metrics))
+        self._trials.append(trial)
+        self._end(trial.ending(Status.COMPLETE, now, metrics))
+
+    def _end(self, trial: Trial) -> None:
+        self._trials[trial.number] = trial
+        self._pending.pop(trial.number, None)
+        insort(self._history, trial, key=_number)
 
     @property
     def best(self) -> Trial:
         """The best completed trial: feasible first, then the objective (of several, the first on the front).
 
+        Where the results are noisy it is the trial that a model believes to be best, not the luckiest measurement, as
+        for :attr:`luthier.Study.best`.
+
         Raises:
             UsageError: nothing has completed yet.
         """
-        ranked = self.objectives.sorted(self._trials)
-        if not ranked:
+        best = self._standing().best
+        if best is None:
             raise UsageError("there is no best trial yet", got="no completed trial", fix="tell a result first")
-        front = self.objectives.front(self._trials)
-        return front[0] if front else ranked[0]
+        return best
 
     @property
     def front(self) -> list[Trial]:
         """The completed trials that none other dominates."""
-        return self.objectives.front(self._trials)
+        return self._standing().front
+
+    def _standing(self) -> Standing:
+        finished = sum(t.finished for t in self._trials)
+        if self._known is None or self._known[0] != finished:
+            modelled = not is_grid(self.algorithm)
+            self._known = finished, standing(self.space, self.objectives, self._trials, modelled=modelled)
+        return self._known[1]
+
+
+def _number(trial: Trial) -> int:
+    return trial.number

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from luthier.errors import UsageError
 from luthier.pareto import Array
 from luthier.search._encode import Encoding
+from luthier.search._walk import Walk
 from luthier.space import Params, Space
 from luthier.trial import Trial
 
 _DRAWS = 64
-_WALK = 200_000
+_MORE = 2_000  # draws in a space that is too large to walk through
+_WALKED = 200_000
+
+Label = tuple[tuple[str, str], ...]
 
 
 def endless(space: Space) -> bool:
@@ -22,81 +27,103 @@ def endless(space: Space) -> bool:
     return any(math.isinf(p.size) and not space.conditions[n] for n, p in space.parameters.items())
 
 
-def tried(trials: Iterable[Trial], params: Params) -> bool:
-    """Whether a trial has these values already."""
-    return any(t.params == params for t in trials)
-
-
-def label(params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def label(params: Mapping[str, Any]) -> Label:
     """Something hashable that tells combinations apart."""
-    return tuple((name, repr(params[name])) for name in sorted(params))
+    return tuple((n, repr(v.item() if isinstance(v, np.generic) else v)) for n, v in sorted(params.items()))
 
 
-def walk(space: Space, levels: int, patience: int = _WALK) -> Iterator[Params]:
-    """Every allowed combination, lazily, the last parameter changing fastest.
+class Taken:
+    """What must not be proposed again.
 
     Args:
-        space: where to walk.
-        levels: values per parameter that has more of them than can be listed.
-        patience: how many forbidden combinations in a row end the walk.
+        tried: labels of a history; not changed.
+        more: further labels: pending trials, and proposals of the same batch.
     """
-    forbidden = 0
-    for params in _combinations(space, levels, 0, {}):
-        if space.allows(params):
-            forbidden = 0
-            yield params
-        else:
-            forbidden += 1
-            if forbidden >= patience:
-                return
+
+    def __init__(self, tried: set[Label], more: set[Label]) -> None:
+        self._tried, self._more = tried, more
+
+    def __contains__(self, params: Params) -> bool:
+        name = label(params)
+        return name in self._more or name in self._tried
+
+    def __len__(self) -> int:
+        return len(self._tried) + len(self._more)
+
+    def holds(self, labels: set[Label]) -> bool:
+        """Whether all of them are taken."""
+        return all(name in self._tried or name in self._more for name in labels)
+
+    def add(self, params: Params) -> None:
+        """Takes one more."""
+        self._more.add(label(params))
 
 
-def _combinations(space: Space, levels: int, depth: int, values: Params) -> Iterator[Params]:
-    if depth == len(space.ordered):
-        yield {n: values[n] for n in space.names if n in values}
-        return
-    name = space.ordered[depth]
-    if not space.is_active(name, values):
-        yield from _combinations(space, levels, depth + 1, values)
-        return
-    for value in space[name].grid(levels):
-        yield from _combinations(space, levels, depth + 1, {**values, name: value})
+class Tried:
+    """The combinations of a history, each read once however often the history is asked for."""
+
+    def __init__(self) -> None:
+        self._history: list[Trial] = []
+        self._labels: set[Label] = set()
+
+    def taken(self, history: Sequence[Trial], pending: Sequence[Trial]) -> Taken:
+        """What these trials have taken."""
+        listed, old = list(history), self._history
+        if len(old) > len(listed) or listed[: len(old)] != old:
+            old, self._labels = [], set()
+        self._labels.update(label(t.params) for t in listed[len(old) :])
+        self._history = listed
+        return Taken(self._labels, {label(t.params) for t in pending})
+
+    def taken_in(self, space: Space, history: Sequence[Trial], pending: Sequence[Trial]) -> Taken:
+        """The same, for those that only draw: where draws do not repeat, nothing is read."""
+        return Taken(set(), set()) if endless(space) else self.taken(history, pending)
 
 
-def first(encoding: Encoding, ranked: Array, seen: Sequence[Trial], batch: Sequence[Params]) -> Params | None:
-    """The first of some unit rows, shape (n, d), that is allowed and was not tried; None where there is none."""
+def first(encoding: Encoding, ranked: Array, taken: Taken) -> Params | None:
+    """The first of some unit rows, shape (n, d), that is allowed and not taken; None where there is none."""
     for row in ranked:
         params = encoding.params(row)
-        if params not in batch and not tried(seen, params) and encoding.space.allows(params):
+        if params not in taken and encoding.space.allows(params):
             return params
     return None
 
 
-def draw(space: Space, generator: np.random.Generator, seen: Sequence[Trial], batch: Sequence[Params]) -> Params | None:
-    """A uniform draw that was not tried before; None where the space is exhausted.
+def draw(space: Space, generator: np.random.Generator, taken: Taken) -> Params | None:
+    """A uniform draw that is not taken; None where the space is exhausted.
 
     Args:
         space: where to draw.
         generator: the stream to draw from.
-        seen: trials that must not be repeated.
-        batch: proposals that must not be repeated.
+        taken: what must not be repeated.
 
     Raises:
-        UsageError: nothing in the space is allowed.
+        UsageError: nothing in the space is allowed, or nothing that could be found.
     """
     if endless(space):
         return space.draw(generator)
-    for _ in range(_DRAWS):
-        params = space.draw(generator)
-        if params not in batch and not tried(seen, params):
-            return params
-    return _first_unseen(space, seen, batch)
+    many = _combinations(space) > _WALKED
+    try:
+        for _ in range(_MORE if many else _DRAWS):
+            params = space.draw(generator)
+            if params not in taken:
+                return params
+    except UsageError:
+        found = _first_unseen(space, taken)
+        if found is None and not len(taken):
+            raise
+        return found
+    return _first_unseen(space, taken)
 
 
-def _first_unseen(space: Space, seen: Sequence[Trial], batch: Sequence[Params]) -> Params | None:
-    known = {label(t.params) for t in seen} | {label(p) for p in batch}
+def _combinations(space: Space) -> float:
+    """How many there are if every parameter is active."""
+    return math.prod(p.size for p in space.parameters.values())
+
+
+def _first_unseen(space: Space, taken: Taken) -> Params | None:
     largest = max((p.size for p in space.parameters.values() if math.isfinite(p.size)), default=1)
-    for params in walk(space, levels=int(min(largest, _WALK)) + len(known) + 2):
-        if label(params) not in known:
+    for params in Walk(space, levels=int(min(largest, _WALKED)) + len(taken) + 2):
+        if params not in taken:
             return params
     return None

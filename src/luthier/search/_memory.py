@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from luthier import pareto
 from luthier.objectives import Constraint, Objectives
 from luthier.pareto import Array
+from luthier.search import _fresh
 from luthier.search._encode import Encoding
 from luthier.space import Space
 from luthier.trial import Status, Trial
@@ -48,7 +49,7 @@ class Table:
 
 
 class Memory:
-    """Encoded trials of one space and one set of objectives, by the trial records themselves.
+    """Encoded trials of one space and one set of objectives, each read once however often they are asked for.
 
     Args:
         space: the space.
@@ -58,41 +59,61 @@ class Memory:
     def __init__(self, space: Space, objectives: Objectives) -> None:
         self.space, self.objectives = space, objectives
         self.encoding = Encoding(space)
-        self._known: dict[int, tuple[Trial, Array]] = {}
-        self._last: tuple[list[Trial], Array] = ([], np.empty((0, self._width)))
-
-    @property
-    def _width(self) -> int:
-        return len(self.encoding) + len(self.objectives.names) + 1 + len(self.objectives.constraints)
+        self._tried = _fresh.Tried()
+        self._trials: list[Trial] = []
+        self._width = len(self.encoding) + len(objectives.names) + 1 + len(objectives.constraints)
+        self._lines = np.empty((16, self._width))
 
     def _read(self, trial: Trial) -> Array:
-        known = self._known.get(trial.number)
-        if known is None or known[0] is not trial:
-            fits = all(n in self.space.parameters for n in trial.params)
-            row = self.encoding.rows(trial.params) if fits else np.full(len(self.encoding), 0.5)
-            losses = self.objectives.losses(trial.metrics)
-            if trial.status is Status.FAILED:
-                losses[:] = np.nan
-            lack = self.objectives.violation(trial.metrics)
-            line = np.concatenate([row, losses, [lack], [_slack(c, trial) for c in self.objectives.constraints]])
-            known = self._known[trial.number] = (trial, line)
-        return known[1]
+        fits = all(n in self.space.parameters for n in trial.params)
+        row = self.encoding.rows(trial.params) if fits else np.full(len(self.encoding), 0.5)
+        losses = self.objectives.losses(trial.metrics)
+        if trial.status is Status.FAILED:
+            losses[:] = np.nan
+        lack = self.objectives.violation(trial.metrics)
+        return np.concatenate([row, losses, [lack], [_slack(c, trial) for c in self.objectives.constraints]])
 
     def table(self, trials: Sequence[Trial]) -> Table:
-        """Trials as numbers; only those that are new since the last call are read."""
+        """Trials as numbers; only those behind the first that differs from the last call are read."""
         listed = list(trials)
-        old, lines = self._last
-        if len(old) > len(listed) or listed[: len(old)] != old:
-            old, lines = [], np.empty((0, self._width))
-        if len(listed) > len(old):
-            lines = np.vstack([lines, *(self._read(t) for t in listed[len(old) :])])
-        self._last = (listed, lines)
+        same = _shared(self._trials, listed)
+        if len(listed) > len(self._lines):
+            grown = np.empty((2 * len(listed), self._width))
+            grown[:same] = self._lines[:same]
+            self._lines = grown
+        elif same < len(self._trials):
+            self._lines = self._lines.copy()  # tables that were given away keep what they show
+        for i in range(same, len(listed)):
+            self._lines[i] = self._read(listed[i])
+        self._trials = listed
+        lines = self._lines[: len(listed)]
         d, m = len(self.encoding), len(self.encoding) + len(self.objectives.names)
         return Table(lines[:, :d], lines[:, d:m], lines[:, m], lines[:, m + 1 :])
 
     def rows(self, trials: Sequence[Trial]) -> Array:
         """Unit rows, shape (n, d)."""
         return np.array([self._read(t)[: len(self.encoding)] for t in trials]).reshape(-1, len(self.encoding))
+
+    def taken(self, history: Sequence[Trial], pending: Sequence[Trial]) -> _fresh.Taken:
+        """The combinations that must not be proposed again."""
+        return self._tried.taken(history, pending)
+
+
+def _shared(old: list[Trial], new: list[Trial]) -> int:
+    """How many trials two lists have in common at their beginning."""
+    if len(old) <= len(new) and new[: len(old)] == old:
+        return len(old)
+    return next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a is not b), min(len(old), len(new)))
+
+
+def leaders(table: Table, count: int) -> NDArray[np.int64]:
+    """Indices of the best ``count`` trials of a table without failures, best first; the rest is not sorted."""
+    losses, lack = table.losses, table.lack
+    if losses.shape[1] > 1 or count >= len(losses) or (lack > 0).any():
+        return ranking(losses, lack)[:count]
+    limit = np.partition(losses[:, 0], count - 1)[count - 1]
+    near = np.flatnonzero(losses[:, 0] <= limit)
+    return np.asarray(near[np.argsort(losses[near, 0], kind="stable")][:count])
 
 
 def ranking(losses: Array, lack: Array) -> NDArray[np.int64]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
@@ -21,8 +22,18 @@ class OneThread:
 
     def __init__(self) -> None:
         self._controller = ThreadpoolController()
+        self._known = _loaded()
 
     def __call__(self) -> AbstractContextManager[Any]:
-        """The limit, as a context."""
+        """The limit, as a context; nothing is done where one thread is all there is."""
+        if self._known != _loaded():
+            self._controller, self._known = ThreadpoolController(), _loaded()
+        if all(library.num_threads == 1 for library in self._controller.lib_controllers):
+            return nullcontext()
         limit: AbstractContextManager[Any] = self._controller.limit(limits=1)
         return limit
+
+
+def _loaded() -> bool:
+    """Whether scipy's own BLAS is there, which algorithms load when they first need it."""
+    return "scipy.linalg" in sys.modules

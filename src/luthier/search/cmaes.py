@@ -174,13 +174,14 @@ class CMAES:
         memory = _memory.recall(self._cache[0].memory if self._cache else None, space, objectives)
         run = self._advance(memory, memory.table(history), list(history))
         self._cache[:] = [run]
-        seen, found = [*history, *pending], list[Params]()
+        taken, found = memory.taken(history, pending), list[Params]()
         for i in range(n):
             generator = key.for_trial(key.trial + i).generator("cmaes")
             unit = run.draw(generator)
-            params = _fresh.first(memory.encoding, unit, seen, found) or _fresh.draw(space, generator, seen, found)
+            params = _fresh.first(memory.encoding, unit, taken) or _fresh.draw(space, generator, taken)
             if params is None:
                 break
+            taken.add(params)
             found.append(params)
         return found
 

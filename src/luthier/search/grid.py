@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 from luthier.errors import UsageError
 from luthier.keys import Key
 from luthier.objectives import Objectives
+from luthier.parameters import Structure
 from luthier.search import _fresh
+from luthier.search._walk import Walk
 from luthier.space import Params, Space
 from luthier.trial import Trial
 
 _COUNTED = 20_000
+_LISTED = 100_000
 
 
 @dataclass(frozen=True)
 class Grid:
     """Every combination of listed values, in order, skipping what was tried; then it ends.
+
+    Branches that a predicate of ``where`` forbids are left out whole, as soon as the parameters that it reads have
+    their values: put those first.
 
     When it helps: few parameters with few values each, or a table that must be complete.
     When it hurts: from four parameters on; most of its trials then repeat what others have shown.
@@ -34,6 +42,8 @@ class Grid:
     """
 
     levels: int = 5
+    _tried: _fresh.Tried = field(default_factory=_fresh.Tried, init=False, repr=False, compare=False)
+    _cache: list[_Place] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.levels < 1:
@@ -48,18 +58,69 @@ class Grid:
         n: int,
         key: Key,
     ) -> list[Params]:
-        """See :class:`luthier.search.Algorithm`; nothing is drawn, so the key does not matter."""
-        known = {_fresh.label(t.params) for t in [*history, *pending]}
-        unseen = (p for p in _fresh.walk(space, self.levels) if _fresh.label(p) not in known)
-        found = list(islice(unseen, n))
-        if not found and not known and n > 0:
-            space.draw(key.generator("grid"))  # raises, and names the predicate, where nothing at all is allowed
+        """See :class:`luthier.search.Algorithm`; nothing is drawn, so the key does not matter.
+
+        Raises:
+            UsageError: nothing is allowed, or too little to be found; or a structure has more than 100,000 values.
+        """
+        _refuse_large(space)
+        taken = self._tried.taken(history, pending)
+        place = self._cache[0] if self._cache else None
+        if place is None or place.space is not space or not place.still(taken):
+            place = _Place(space, self.levels)
+        self._cache[:] = [place]
+        found = place.next(n, taken)
+        if not found and n > 0 and place.walk.lost:
+            raise place.walk.refusal()
+        if not found and n > 0 and not len(taken) and space.where:
+            raise space.infeasible(place.walk.culprit)
         return found
 
     def count(self, space: Space) -> int | None:
         """How many combinations there are; None: more than are worth counting."""
-        found = sum(1 for _ in islice(_fresh.walk(space, self.levels), _COUNTED + 1))
+        _refuse_large(space)
+        found = sum(1 for _ in islice(Walk(space, self.levels), _COUNTED + 1))
         return found if found <= _COUNTED else None
+
+
+class _Place:
+    """How far a walk has come: everything before is taken, or waits."""
+
+    def __init__(self, space: Space, levels: int) -> None:
+        self.space, self.walk = space, Walk(space, levels)
+        self._steps: Iterator[Params] = iter(self.walk)
+        self._skipped: set[_fresh.Label] = set()
+        self._waiting: deque[Params] = deque()  # combinations that were proposed, and may not have been taken
+
+    def still(self, taken: _fresh.Taken) -> bool:
+        """Whether all that was skipped is still taken."""
+        return taken.holds(self._skipped)
+
+    def next(self, n: int, taken: _fresh.Taken) -> list[Params]:
+        """The next n combinations that are not taken; they come again until they are."""
+        found: list[Params] = []
+        while self._waiting and self._waiting[0] in taken:
+            self._skipped.add(_fresh.label(self._waiting.popleft()))
+        found = [p for p in self._waiting if p not in taken][:n]
+        for params in self._steps if len(found) < n else ():
+            self._waiting.append(params)
+            if params not in taken:
+                found.append(params)
+            if len(found) == n:
+                break
+        return [dict(p) for p in found]
+
+
+def _refuse_large(space: Space) -> None:
+    for name, parameter in space.parameters.items():
+        if isinstance(parameter, Structure) and parameter.size > _LISTED:
+            count = f"{parameter.size:,}" if math.isfinite(parameter.size) else "more than can be counted"
+            raise UsageError(
+                f"the grid of parameter {name!r} is too large",
+                expected=f"at most {_LISTED:,} values",
+                got=count,
+                fix='algorithm="bayes", "tpe", "nsga2" or "random"',
+            )
 
 
 METHOD = Grid

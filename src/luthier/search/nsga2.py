@@ -59,16 +59,17 @@ class NSGA2:
         memory = _memory.recall(self._cache[0] if self._cache else None, space, objectives)
         self._cache[:] = [memory]
         parents = self._parents(memory.table(history))
-        seen, found = [*history, *pending], list[Params]()
+        taken, found = memory.taken(history, pending), list[Params]()
         for i in range(n):
             generator = key.for_trial(key.trial + i).generator("nsga2")
-            started = len(seen) + i >= self.population and len(parents) >= 2
+            started = len(history) + len(pending) + i >= self.population and len(parents) >= 2
             unit = (
                 self._children(memory.encoding, parents, generator) if started else np.empty((0, len(memory.encoding)))
             )
-            params = _fresh.first(memory.encoding, unit, seen, found) or _fresh.draw(space, generator, seen, found)
+            params = _fresh.first(memory.encoding, unit, taken) or _fresh.draw(space, generator, taken)
             if params is None:
                 break
+            taken.add(params)
             found.append(params)
         return found
 
@@ -77,7 +78,7 @@ class NSGA2:
         ran = table.take(np.flatnonzero(table.ran))
         if len(ran) == 0:
             return ran.rows
-        return np.asarray(ran.rows[_memory.ranking(ran.losses, ran.lack)[: self.population]])
+        return np.asarray(ran.rows[_memory.leaders(ran, self.population)])
 
     def _children(self, encoding: Encoding, parents: Array, generator: np.random.Generator, n: int = 16) -> Array:
         """Children of parents chosen by binary tournament, shape (n, d); the first that is new is taken."""

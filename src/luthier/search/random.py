@@ -21,6 +21,9 @@ class Random:
         Bergstra and Bengio, "Random search for hyper-parameter optimization", JMLR 2012.
     """
 
+    def __init__(self) -> None:
+        self._tried = _fresh.Tried()
+
     def ask(
         self,
         space: Space,
@@ -31,11 +34,12 @@ class Random:
         key: Key,
     ) -> list[Params]:
         """See :class:`luthier.search.Algorithm`."""
-        seen, found = [*history, *pending], list[Params]()
+        taken, found = self._tried.taken_in(space, history, pending), list[Params]()
         for i in range(n):
-            params = _fresh.draw(space, key.for_trial(key.trial + i).generator("random"), seen, found)
+            params = _fresh.draw(space, key.for_trial(key.trial + i).generator("random"), taken)
             if params is None:
                 break
+            taken.add(params)
             found.append(params)
         return found
 

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-
-import numpy as np
 
 from luthier.keys import Key
 from luthier.objectives import Objectives
-from luthier.pareto import Array
-from luthier.search import _fresh
+from luthier.search import _fresh, _net
 from luthier.space import Params, Space
 from luthier.trial import Trial
-
-_BLOCK = 256
-
-
-@lru_cache(maxsize=16)
-def _points(seed: int, block: int, d: int) -> Array:
-    """Points ``256 * block ...`` of the scrambled sequence, shape (256, d)."""
-    from scipy.stats import qmc  # half a second to import: only where it is used
-
-    sequence = qmc.Sobol(d, scramble=True, seed=Key(seed).integer("sobol"))
-    if block:
-        sequence.fast_forward(block * _BLOCK)
-    return np.asarray(sequence.random(_BLOCK))
 
 
 class Sobol:
@@ -37,8 +20,12 @@ class Sobol:
     When it hurts: wherever results of earlier trials could teach something.
 
     Source:
-        Owen, "Randomly permuted (t,m,s)-nets and (t,s)-sequences", 1995; scipy's generator.
+        Owen, "Randomly permuted (t,m,s)-nets and (t,s)-sequences", 1995; Joe and Kuo, "Constructing Sobol sequences
+        with better two-dimensional projections", 2008.
     """
+
+    def __init__(self) -> None:
+        self._tried = _fresh.Tried()
 
     def ask(
         self,
@@ -50,14 +37,14 @@ class Sobol:
         key: Key,
     ) -> list[Params]:
         """See :class:`luthier.search.Algorithm`."""
-        seen, found, repeats = [*history, *pending], list[Params](), not _fresh.endless(space)
+        taken, found = self._tried.taken_in(space, history, pending), list[Params]()
         for i in range(key.trial, key.trial + n):
-            params: Params | None = space.from_unit(_points(key.seed, i // _BLOCK, space.width)[i % _BLOCK])
-            taken = params is not None and repeats and (params in found or _fresh.tried(seen, params))
-            if taken or (params is not None and not space.allows(params)):
-                params = _fresh.draw(space, key.for_trial(i).generator("sobol"), seen, found)
+            params: Params | None = space.from_unit(_net.point(key.seed, i, space.width).tolist())
+            if params is not None and (params in taken or not space.allows(params)):
+                params = _fresh.draw(space, key.for_trial(i).generator("sobol"), taken)
             if params is None:
                 break
+            taken.add(params)
             found.append(params)
         return found
 

@@ -198,13 +198,14 @@ class TPE:
         memory = _memory.recall(self._cache[0] if self._cache else None, space, objectives)
         self._cache[:] = [memory]
         good, bad = self._split(memory, history, pending)
-        seen, found = [*history, *pending], list[Params]()
+        taken, found = memory.taken(history, pending), list[Params]()
         for i in range(n):
             generator = key.for_trial(key.trial + i).generator("tpe")
             unit = self._candidates(good, bad, generator) if len(good.rows) else np.empty((0, len(memory.encoding)))
-            params = _fresh.first(memory.encoding, unit, seen, found) or _fresh.draw(space, generator, seen, found)
+            params = _fresh.first(memory.encoding, unit, taken) or _fresh.draw(space, generator, taken)
             if params is None:
                 break
+            taken.add(params)
             found.append(params)
         return found
 
@@ -229,12 +230,14 @@ class TPE:
         if len(ran) < 2 or len(history) + len(pending) < self.initial:
             empty = parzen(memory.encoding, table.rows[:0])
             return empty, empty
-        order = ran[_memory.ranking(table.losses[ran], table.lack[ran])]
-        count = min(self.most, max(1, int(np.ceil(self.share * len(order)))))
-        rest = np.concatenate([order[count:], np.flatnonzero(~table.ran)])
+        count = min(self.most, max(1, int(np.ceil(self.share * len(ran)))))
+        best = ran[_memory.leaders(table.take(ran), count)]
+        others = np.ones(len(table), dtype=bool)
+        others[best] = False
+        rest = np.flatnonzero(others)
         stride = max(1, -(-len(rest) // self.others))
         worse = np.vstack([table.rows[rest[::stride]], memory.rows(pending)])
-        return parzen(memory.encoding, table.rows[order[:count]]), parzen(memory.encoding, worse)
+        return parzen(memory.encoding, table.rows[best]), parzen(memory.encoding, worse)
 
 
 METHOD = TPE

@@ -74,7 +74,8 @@ class Bayes:
             waiting = encoding.features(memory.rows(pending))
             wanted = model.acquisition(self._models(encoding), learned, waiting, generator)
             ranked = maximise(encoding, wanted, _leaders(learned), generator, self.effort.after(len(seen)))
-        return _fresh.first(encoding, ranked, seen, []) or _fresh.draw(memory.space, generator, seen, [])
+        taken = memory.taken(history, pending)
+        return _fresh.first(encoding, ranked, taken) or _fresh.draw(memory.space, generator, taken)
 
     def _models(self, encoding: Encoding) -> model.Models:
         if self._fitted is None or self._fitted.encoding is not encoding:

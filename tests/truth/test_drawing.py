@@ -1,0 +1,176 @@
+"""Sobol points against scipy's, walks through constrained spaces against brute force, caches against fresh starts."""
+
+from __future__ import annotations
+
+from itertools import islice, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import qmc
+
+import luthier as lt
+from luthier.errors import UsageError
+from luthier.keys import Key
+from luthier.objectives import Objectives
+from luthier.search import _fresh, _net
+from luthier.search._memory import Memory, leaders, ranking
+from luthier.search._walk import Walk
+from luthier.search.grid import Grid
+from luthier.trial import Status, Trial
+
+LOSS = Objectives.of(minimize="loss")
+
+
+def test_direction_numbers_are_joes_and_kuos():
+    d = _net.most()
+    ours = _net.directions(d)
+    at = np.arange(512)
+    points = np.zeros((512, d), dtype=np.int64)
+    for bit in range(30):
+        points ^= np.where((at >> bit & 1)[:, None] == 1, ours[:, bit], 0)
+    wanted = qmc.Sobol(d, scramble=False, bits=30).random(512) * 2**30
+    assert np.array_equal(np.sort(points, 0), np.sort(wanted, 0).astype(np.int64))
+    rows = {tuple(r) for r in points.tolist()}
+    assert rows == {tuple(r) for r in wanted.astype(np.int64).tolist()}
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_scrambled_points_stay_a_net(seed):
+    points = np.vstack([_net.block(seed, i, 5) for i in range(4)])
+    assert 0.0 < points.min() < points.max() < 1.0
+    for j in range(5):
+        assert (np.bincount((points[:, j] * 1024).astype(int), minlength=1024) == 1).all()
+    random = qmc.discrepancy(np.random.default_rng(seed).random(points.shape))
+    assert qmc.discrepancy(points) < 0.2 * random
+    assert np.array_equal(_net.point(seed, 700, 5), points[700])
+    assert not np.array_equal(points, np.vstack([_net.block(seed + 1, i, 5) for i in range(4)]))
+
+
+def test_many_dimensions_still_work():
+    assert _net.block(0, 1, _net.most() + 3).shape == (256, _net.most() + 3)
+
+
+RULES = {
+    "two names": lambda p: p["a"] + p["b"] < 4,
+    "get": lambda p: p.get("c", 0) != 2,
+    "in": lambda p: "c" not in p or p["c"] > p["a"],
+    "inactive": lambda p: p["c"] != 1,
+    "whole": lambda p: sum(v for v in p.values() if isinstance(v, int)) % 2 == 0,
+    "spread": lambda p: (lambda a, **rest: a != 1)(**p),
+    "copy": lambda p: {**p}.get("b") != 2,
+    "length": lambda p: len(p) == 3 or p["a"] > 1,
+    "never": lambda p: p["a"] > 9,
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(sorted(RULES)), unique=True, max_size=4), st.permutations(["a", "b", "c", "kind"]))
+def test_pruned_walks_give_what_brute_force_gives(rules, order):
+    made = {
+        "a": lt.Int(0, 3),
+        "b": lt.Int(0, 3),
+        "c": lt.Int(0, 3).when(kind="x"),
+        "kind": lt.Choice(["x", "y"]),
+    }
+    space = lt.Space({n: made[n] for n in order}, where=[RULES[r] for r in rules])
+    wanted = []
+    for a, b, c, kind in product(range(4), range(4), [*range(4), None], ["x", "y"]):
+        params = {"a": a, "b": b, "c": c, "kind": kind}
+        if (c is None) != (kind == "y"):
+            continue
+        params = {n: params[n] for n in order if params[n] is not None}
+        if space.allows(params):
+            wanted.append(params)
+    found = list(Walk(space, 9))
+    assert len(found) == len(wanted)
+    assert all(p in wanted for p in found)
+    assert all(list(p) == [n for n in order if n in p] for p in found)
+
+
+def test_a_forbidden_branch_is_left_out_whole():
+    looked = []
+
+    def small(p):
+        looked.append(1)
+        return p["a"] + p["b"] == 3
+
+    names = {n: lt.Int(0, 99) for n in "abcdefgh"}
+    walk = Walk(lt.Space(names, where=small), 100)
+    found = list(islice(walk, 5))  # 10^16 combinations, 10^12 of them allowed
+    assert [p["a"] + p["b"] for p in found] == [3] * 5
+    assert len(looked) < 200
+
+
+@pytest.mark.parametrize("levels", [5, 100])
+def test_a_grid_that_allows_too_little_names_the_constraint(levels):
+    names = {n: lt.Int(0, 99) for n in "abcd"}
+    space = lt.Space(names, where=[lambda p: True, lambda p: sum(p.values()) > 1000])
+    with pytest.raises(UsageError, match=r"where\[1\].*test_drawing.py:\d+"):
+        Grid(levels).ask(space, LOSS, [], [], 1, Key(0))
+
+
+def test_large_structures_are_no_grid_and_their_size_is_named():
+    space = lt.Space(x=lt.Permutation(range(12)))
+    for refused in (lambda: Grid().ask(space, LOSS, [], [], 1, Key(0)), lambda: Grid().count(space)):
+        with pytest.raises(UsageError, match="479,001,600"):
+            refused()
+    assert Grid().count(lt.Space(x=lt.Permutation(range(4)), y=lt.Subset(range(3), min=1))) == 24 * 7
+
+
+def test_a_grid_goes_on_from_any_history():
+    space = lt.Space(a=lt.Int(0, 4), b=lt.Choice(["x", "y"]))
+    grid, every = Grid(), list(Walk(space, 5))
+    done = [Trial(i, p, Status.COMPLETE, {"loss": 0.0}) for i, p in enumerate(every)]
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        kept = [done[i] for i in sorted(rng.permutation(10)[: rng.integers(0, 11)])]
+        cut = int(rng.integers(0, len(kept) + 1))
+        seen = [t.params for t in kept]
+        wanted = [p for p in every if p not in seen][:3]
+        assert grid.ask(space, LOSS, kept[:cut], kept[cut:], 3, Key(0)) == wanted
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 19), unique=True, max_size=20), min_size=1, max_size=6))
+def test_what_is_remembered_never_shows(histories):
+    space = lt.Space(x=lt.Float(0, 1), c=lt.Choice(["p", "q"]))
+    rng = np.random.default_rng(3)
+    pool = [
+        Trial(i, space.draw(rng), Status.FAILED if i % 5 == 0 else Status.COMPLETE, {} if i % 5 == 0 else {"loss": i})
+        for i in range(20)
+    ]
+    memory, tried = Memory(space, LOSS), _fresh.Tried()
+    given_away = []
+    for numbers in histories:
+        trials = [pool[i] for i in numbers]
+        table, fresh = memory.table(trials), Memory(space, LOSS).table(trials)
+        for one, other in ((table.rows, fresh.rows), (table.losses, fresh.losses), (table.lack, fresh.lack)):
+            assert np.array_equal(one, other, equal_nan=True)
+        taken = tried.taken(trials, [])
+        assert [t.params in taken for t in pool] == [t in trials for t in pool]
+        given_away.append((table, fresh))
+    for table, fresh in given_away:
+        assert np.array_equal(table.rows, fresh.rows)
+
+
+@pytest.mark.parametrize("forbidden", [0, 3])
+def test_leaders_are_the_head_of_the_ranking(forbidden):
+    space, rng = lt.Space(x=lt.Float(0, 1)), np.random.default_rng(0)
+    bound = Objectives.of(minimize="loss", constraints={"mb": "<= 1"})
+    trials = [
+        Trial(i, space.draw(rng), Status.COMPLETE, {"loss": float(rng.integers(0, 9)), "mb": 2.0 * (i < forbidden)})
+        for i in range(50)
+    ]
+    table = Memory(space, bound).table(trials)
+    for count in (1, 7, 49, 50, 60):
+        assert leaders(table, count).tolist() == ranking(table.losses, table.lack)[:count].tolist()
+
+
+def test_a_needle_in_a_small_space_is_found():
+    space = lt.Space(x=lt.Int(0, 100_000), where=lambda p: p["x"] == 77_777)
+    taken = _fresh.Taken(set(), set())
+    assert _fresh.draw(space, Key(0).generator("x"), taken) == {"x": 77_777}
+    taken.add({"x": 77_777})
+    assert _fresh.draw(space, Key(0).generator("x"), taken) is None

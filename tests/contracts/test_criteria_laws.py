@@ -1,6 +1,8 @@
 """Laws that every criterion and every allocation must keep; both are found by their files."""
 
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -76,7 +78,7 @@ def test_the_same_evidence_gives_the_same_scores_and_changes_nothing(analysis, n
 
 @pytest.mark.parametrize("name", CRITERIA)
 def test_missing_evidence_is_named(analysis, name):
-    needs = importance.get(name).needs
+    needs = importance.neurons_need(importance.get(name))
     if needs == "nothing":
         assert importance.score(analysis, name)
         return
@@ -84,7 +86,7 @@ def test_missing_evidence_is_named(analysis, name):
         importance.score(analysis, name)
     with pytest.raises(UsageError, match="no batch"):
         scored(analysis, name, data=[])
-    if needs == "gradients":
+    if needs in importance.WITH_LOSS:
         with pytest.raises(UsageError, match=r"needs loss="):
             scored(analysis, name, loss=None)
 
@@ -153,6 +155,58 @@ def test_widths_are_rounded(analysis, multiple):
         assert left >= min(2, group.size)
         step = allocations.step_of(group, multiple)
         assert left % step == 0 or step > group.size
+
+
+class Counted:
+    """A loader that counts how often it is gone through, and how many batches are alive at a time."""
+
+    def __init__(self, batches):
+        self.batches, self.passes, self.alive, self.most = batches, 0, weakref.WeakSet(), 0
+
+    def __iter__(self):
+        self.passes += 1
+        g = torch.Generator().manual_seed(2)
+        for _ in range(self.batches):
+            x = torch.randn(4, 2, 6, 6, generator=g)
+            self.alive.add(x)
+            gc.collect()
+            self.most = max(self.most, len(self.alive))
+            yield x, torch.randint(0, 3, (4,), generator=g)
+
+
+def test_all_criteria_at_once_take_one_pass_and_say_what_each_says_alone(analysis):
+    loader = Counted(3)
+    together = importance.score_many(analysis, CRITERIA, loader, "cross_entropy")
+    assert loader.passes == 1
+    for name, scores in zip(CRITERIA, together, strict=True):
+        alone = importance.score(analysis, name, Counted(3), "cross_entropy")
+        assert all(torch.equal(scores[g], alone[g]) for g in alone), name
+
+
+def test_memory_does_not_grow_with_the_data(analysis):
+    sizes = []
+    for batches in (2, 12):
+        loader = Counted(batches)
+        gc.collect()
+        before = held()
+        scores = importance.score_many(analysis, CRITERIA, loader, "cross_entropy")
+        gc.collect()
+        sizes.append(held() - before)
+        assert loader.most <= 2
+        del scores
+    assert sizes[1] <= sizes[0] + 1
+
+
+def held():
+    """How many tensors there are."""
+    return sum(isinstance(o, torch.Tensor) for o in gc.get_objects() if type(o) in (torch.Tensor, nn.Parameter))
+
+
+def test_auto_goes_by_what_there_is(analysis):
+    with_data, without = importance.AUTO
+    for name, how in ((with_data, (data(), "cross_entropy")), (without, ())):
+        auto, plain = importance.score(analysis, "auto", *how), importance.score(analysis, name, *how)
+        assert all(torch.equal(auto[g], plain[g]) for g in plain)
 
 
 def test_your_own_criterion_is_a_function(analysis):

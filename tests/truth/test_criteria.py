@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from luthier import importance
+from luthier.importance import _refit, obs
+from luthier.importance._layers import patches_of
 from luthier.model import analyse
 
 
@@ -56,22 +58,222 @@ def test_gradient_criteria_by_hand():
             "taylor": (w * g).abs(),
             "snip": (w * g).abs(),
             "movement": -w * g,
-            "fisher": 0.5 * (w * g) ** 2,
         }
         for criterion, value in wanted.items():
             got = importance.weight_scores(model, criterion, data, "cross_entropy")[name]
             assert torch.allclose(got, value.detach())
 
 
-def test_fisher_averages_squares_over_batches():
+def test_fisher_averages_the_squares_of_single_examples():
     model, data, _ = net()
     x, y = data[0]
-    parts = [(x[:4], y[:4]), (x[4:], y[4:])]
+    parts = [(x[:3], y[:3]), (x[3:], y[3:])]
     got = importance.weight_scores(model, "fisher", parts, "cross_entropy")["2.weight"]
-    squares = []
-    for a, b in parts:
-        squares.append(torch.autograd.grad(F.cross_entropy(model(a), b), model[2].weight)[0] ** 2)
-    assert torch.allclose(got, 0.5 * model[2].weight.detach() ** 2 * sum(squares) / 2)
+    squares = [
+        torch.autograd.grad(F.cross_entropy(model(x[i : i + 1]), y[i : i + 1]), model[2].weight)[0] ** 2
+        for i in range(8)
+    ]
+    assert torch.allclose(got, 0.5 * model[2].weight.detach() ** 2 * sum(squares) / 8)
+
+
+def gate_slopes(model, data, gate):
+    """By finite differences: the derivative of each example's loss by a gate on what each unit feeds into a layer."""
+    x, y = data[0]
+    step = 1e-5
+    out = torch.zeros(len(x), 4).double()
+    for i in range(4):
+        with torch.no_grad():
+            above, below = (F.cross_entropy(gate(model, i, 1 + s)(x), y, reduction="none") for s in (step, -step))
+        out[:, i] = (above - below) / (2 * step)
+    return out
+
+
+def gated(model, unit, scale):
+    out = copy.deepcopy(model)
+    with torch.no_grad():
+        out[2].weight[:, unit] *= scale
+    return out
+
+
+def test_gates_on_units_example_by_example():
+    model, data, analysis = net()
+    slopes = gate_slopes(model, data, gated)
+    got = importance.score_many(analysis, ["fisher", "activation_taylor", "activation_gradient"], data, "cross_entropy")
+    assert torch.allclose(got[0]["0"], 0.5 * slopes.square().mean(0), rtol=1e-6)
+    assert torch.allclose(got[1]["0"], slopes.abs().mean(0), rtol=1e-6)
+    x, y = data[0]
+    a = model[1](model[0](x)).detach().requires_grad_()
+    (g,) = torch.autograd.grad(F.cross_entropy(model[2](a), y, reduction="sum"), a)
+    assert torch.allclose(got[2]["0"], g.abs().mean(0))
+
+
+class Skip(nn.Module):
+    """A stream that is read twice by layers and once by a sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.back, self.head = nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = torch.tanh(self.stem(x))
+        return self.head(x + self.back(torch.tanh(self.inner(x))))
+
+
+def test_gates_on_a_stream_count_every_layer_that_reads_it_once():
+    torch.manual_seed(3)
+    model = Skip().double()
+    x, y = torch.randn(8, 3).double(), torch.randint(0, 2, (8,))
+
+    def stream(model, unit, scale):
+        out = copy.deepcopy(model)
+        with torch.no_grad():
+            out.inner.weight[:, unit] *= scale
+            out.head.weight[:, unit] *= scale
+        return out
+
+    got = importance.score(analyse(model, x), "fisher", [(x, y)], "cross_entropy")["stem"]
+    assert torch.allclose(got, 0.5 * gate_slopes(model, [(x, y)], stream).square().mean(0), rtol=1e-6)
+
+
+def test_second_order_taylor_is_the_change_of_the_loss_as_a_unit_fades_a_little():
+    model, data, analysis = net()
+    x, y = data[0]
+    (first, both) = importance.score_many(analysis, ["taylor", "taylor2"], data, "cross_entropy")
+
+    def change(unit, step):
+        with torch.no_grad():
+            return float(F.cross_entropy(masked(model, unit, 1 - step)(x), y) - F.cross_entropy(model(x), y))
+
+    step = 1e-3
+    for i in range(4):
+        slope = (change(i, step) - change(i, -step)) / (2 * step)
+        bend = (change(i, step) + change(i, -step)) / step**2
+        assert float(first["0"][i]) == pytest.approx(abs(slope), rel=1e-4)
+        assert float(both["0"][i]) == pytest.approx(abs(slope + bend / 2), rel=1e-4)
+
+
+def test_taylor_foretells_the_true_change_of_removing_a_unit_second_order_better():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 24), nn.Tanh(), nn.Linear(24, 2)).double()
+    with torch.no_grad():
+        model[2].weight *= 0.3  # small changes, where a series is worth something
+    x, y = torch.randn(64, 3).double(), torch.randint(0, 2, (64,))
+    first, both = importance.score_many(analyse(model, x), ["taylor", "taylor2"], [(x, y)], "cross_entropy")
+    with torch.no_grad():
+        true = torch.stack([F.cross_entropy(masked(model, i)(x), y) - F.cross_entropy(model(x), y) for i in range(24)])
+    errors = [(scores["0"] - true.abs()).abs().mean() for scores in (first, both)]
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_curvature_is_the_diagonal_of_the_hessian():
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    x, y = torch.randn(16, 2).double(), torch.randint(0, 2, (16,))
+    obd = importance.weigh(model, "obd", [(x, y)] * 500, "cross_entropy")
+    named = {n: p.detach() for n, p in model.named_parameters()}
+    for name, w in named.items():
+
+        def loss(v, name=name):
+            return F.cross_entropy(torch.func.functional_call(model, {**named, name: v}, (x,)), y)
+
+        exact = torch.func.hessian(loss)(w).reshape(w.numel(), -1).diagonal().view(w.shape)
+        slope = torch.func.grad(loss)(w)
+        assert torch.allclose(obd.evidence[name].curvature, exact, atol=0.03)
+        assert torch.equal(obd.scores[name], 0.5 * obd.evidence[name].curvature * w**2)
+        second = importance.get("taylor2").elements(obd.evidence[name])
+        assert torch.allclose(second, (obd.scores[name] - slope * w).abs())
+
+
+def least_squares_error(x, w, kept):
+    """The least mean squared error of x v against x w with v zero outside ``kept``, for one row."""
+    v = np.zeros(len(w))
+    v[kept] = np.linalg.lstsq(x[:, kept], x @ w, rcond=None)[0]
+    return np.mean((x @ v - x @ w) ** 2), v
+
+
+def test_obs_is_the_error_that_least_squares_cannot_undo():
+    torch.manual_seed(5)
+    layer = nn.Linear(5, 3, bias=False).double()
+    x = (torch.randn(40, 5) @ torch.randn(5, 5)).double()
+    got = importance.weight_scores(layer, obs.Obs(damping=0.0), [x])["weight"]
+    for row in range(3):
+        for i in range(5):
+            kept = [j for j in range(5) if j != i]
+            error, _ = least_squares_error(x.numpy(), layer.weight[row].detach().numpy(), kept)
+            assert float(got[row, i]) == pytest.approx(error, rel=1e-8)
+
+
+def test_obs_of_a_unit_is_the_error_of_the_layers_that_it_feeds():
+    torch.manual_seed(6)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3, padding=1, stride=2, bias=False)).double()
+    x = torch.randn(6, 1, 7, 7).double()
+    got = importance.score(analyse(model, x), obs.Obs(damping=0.0), [x])["0"]
+    with torch.no_grad():
+        patches = F.unfold(model[1](model[0](x)), 3, padding=1, stride=2).movedim(1, 2).flatten(0, 1).numpy()
+    for i in range(3):
+        kept = [j for j in range(27) if j // 9 != i]
+        rows = model[2].weight.detach().flatten(1).numpy()
+        error = sum(least_squares_error(patches, w, kept)[0] for w in rows)
+        assert float(got[i]) == pytest.approx(error, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(8, 4), nn.Conv2d(4, 6, 3, groups=2), nn.Conv1d(4, 3, 3, dilation=2, padding=1)]
+)
+def test_what_obs_keeps_is_the_least_squares_solution(layer):
+    torch.manual_seed(7)
+    layer = copy.deepcopy(layer).double()
+    x = torch.randn(*{2: (50, 8), 4: (20, 4, 5, 5), 3: (20, 4, 9)}[layer.weight.dim()]).double()
+    weighed = importance.weigh(layer, obs.Obs(damping=0.0), [x])
+    kept = torch.rand(layer.weight.shape) < 0.5
+    mine = weighed.refit("weight", kept)
+    rows = layer.weight.detach().flatten(1)
+    patches = patches_of(layer, x).movedim(1, 2).numpy()  # [groups, positions, features]
+    for i, row in enumerate(rows):
+        group = i * len(patches) // len(rows)
+        where = kept.flatten(1)[i].nonzero()[:, 0].tolist()
+        _, v = least_squares_error(patches[group], row.numpy(), where)
+        assert torch.allclose(mine.flatten(1)[i], torch.from_numpy(v), atol=1e-8)
+
+
+def test_patches_are_what_a_convolution_multiplies():
+    torch.manual_seed(8)
+    for layer, shape in (
+        (nn.Conv2d(4, 6, (3, 2), stride=2, padding=1, groups=2, bias=False), (3, 4, 7, 6)),
+        (nn.Conv1d(4, 3, 3, dilation=2, padding=1, padding_mode="circular", bias=False), (2, 4, 9)),
+        (nn.Conv2d(2, 3, 3, padding="same", bias=False), (2, 2, 5, 5)),
+    ):
+        layer = layer.double()
+        x = torch.randn(shape).double()
+        patches = patches_of(layer, x)
+        rows = layer.weight.detach().flatten(1).view(layer.groups, -1, patches.shape[1])
+        with torch.no_grad():
+            expected = layer(x).flatten(2).movedim(0, 1).flatten(1)  # [out, batch * positions]
+        assert torch.allclose((rows @ patches).flatten(0, 1), expected)
+
+
+def test_wide_rows_are_refitted_by_descent(monkeypatch):
+    torch.manual_seed(9)
+    x = (torch.randn(200, 12) @ torch.randn(12, 12)).double()
+    w, kept = torch.randn(5, 12).double(), torch.rand(5, 12) < 0.5
+    kept[0] = False
+    h = x.T @ x / len(x)
+    exact = _refit.refit(w, kept, h)
+    monkeypatch.setattr(_refit, "MOST_EXACT", 4)
+    descended = _refit.refit(w, kept, h)
+    assert (descended[~kept] == 0).all()
+    assert torch.allclose(descended, exact, atol=1e-6)
+
+
+def test_the_surgeon_s_step():
+    """Removing one column: the rest moves by -w_0 / [H^-1]_00 times the inverse's first column."""
+    torch.manual_seed(10)
+    x = torch.randn(30, 4).double()
+    h, w = x.T @ x / 30, torch.randn(2, 4).double()
+    kept = torch.ones(2, 4, dtype=torch.bool)
+    kept[:, 0] = False
+    inverse = torch.linalg.inv(h)
+    assert torch.allclose(_refit.refit(w, kept, h), w - w[:, :1] / inverse[0, 0] * inverse[0])
 
 
 def test_activation_statistics_counted_by_hand():

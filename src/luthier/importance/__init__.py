@@ -1,92 +1,63 @@
 """What matters: criteria that score weights, and the axes made of them. One file is one criterion.
 
-A criterion's ``METHOD`` is a class with ``needs`` (what it has to be given: see :data:`Needs`) and one of
+A criterion's ``METHOD`` is a class with ``needs`` (what is gathered over the data, see :data:`Needs`; where units need
+something else than weights do, ``neurons_need``) and at least one of
 
 * ``elements(evidence)``: a score for every element of a tensor, and ``combine(total)``: from the sum of the
   scores of all elements that go with one index of an axis to that index's score (``terms(evidence)`` instead,
   where what is summed for an axis is not the score of a single weight);
-* ``moments(x)``: values whose means over the data are wanted, and ``combine(means)``: from these means, one
-  row each, to the score of each index;
-* ``rows(matrix)``: from the weights that make each index, one row each, to the scores.
+* ``moments(x)`` or, with activation gradients, ``moments(x, gradient)``: values whose means over the data are
+  wanted, and ``combine(means)``: from these means, one row each, to the score of each index; or
+  ``examples(slopes)``: the same from each example's derivatives by a gate on each unit;
+* ``gates(slope, curvature)``: from the loss's derivatives by a gate on each unit to its score;
+* ``inputs(evidence, where, size)``: what the layers that a unit feeds lose with it;
+* ``rows(matrix)``: from the weights that make each index, one row each, to the scores;
+
+and, where what is kept makes up for what goes, ``refit(evidence, kept)``: the weight with its kept part changed.
 
 So one file serves single weights (:func:`weight_scores`) and whole neurons, channels or heads (:func:`score`),
-and none of them asks what layer it looks at.
+and none of them asks what layer it looks at. Several criteria share one pass (:func:`score_many`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from luthier import discover
 from luthier.errors import UsageError
+from luthier.importance._activations import ActivationGradients, Activations, input_means
 from luthier.importance._axes import producing_rows, sum_over_axis
-from luthier.importance._statistics import activation_means, gradients, input_means, input_norms
+from luthier.importance._batches import gather
+from luthier.importance._criterion import WITH_LOSS, Criterion, Evidence, Needs, Own
+from luthier.importance._gradients import Curvature, Gates, Gradients
+from luthier.importance._layers import Covariances, InputNorms
 from luthier.keys import Key
-from luthier.model import Analysis
+from luthier.model import Analysis, axes
 from luthier.model.groups import Group
 
-__all__ = ["Criterion", "Evidence", "Needs", "Own", "get", "input_means", "names", "score", "weight_scores"]
+__all__ = [
+    "Criterion",
+    "Evidence",
+    "Needs",
+    "Own",
+    "Weighed",
+    "get",
+    "input_means",
+    "names",
+    "score",
+    "score_many",
+    "weigh",
+    "weight_scores",
+]
 
-Needs = Literal["nothing", "gradients", "activations", "inputs"]
-"""Weights alone; gradients of a loss over data; activations over data; norms of the inputs of each layer over data."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of one tensor.
-
-    Args:
-        name: its name in the model.
-        weight: its values.
-        grad: the mean gradient of the loss over the data, same shape; None where no data was asked for.
-        grad2: the mean squared gradient, batch by batch, same shape; None likewise.
-        inputs: the root mean square of what each weight is multiplied with, broadcastable; None likewise.
-        norm: whether it scales the result of a normalisation layer.
-        key: random streams.
-    """
-
-    name: str
-    weight: Tensor
-    grad: Tensor | None = None
-    grad2: Tensor | None = None
-    inputs: Tensor | None = None
-    norm: bool = False
-    key: Key = field(default_factory=lambda: Key(0))
-
-    @property
-    def gradient(self) -> Tensor:
-        """The gradient, which is zero where the loss does not depend on the tensor."""
-        return torch.zeros_like(self.weight) if self.grad is None else self.grad
-
-    @property
-    def square(self) -> Tensor:
-        """The mean squared gradient, zero likewise."""
-        return torch.zeros_like(self.weight) if self.grad2 is None else self.grad2
-
-
-class Criterion(Protocol):
-    """What every criterion has, beside one of the methods named above."""
-
-    needs: Needs
-
-
-@dataclass(frozen=True)
-class Own:
-    """A criterion of the user's own: a function from :class:`Evidence` to a score per element."""
-
-    function: Callable[[Evidence], Tensor]
-    needs: Needs = "gradients"
-
-    def elements(self, evidence: Evidence) -> Tensor:
-        return self.function(evidence)
-
-    def combine(self, total: Tensor) -> Tensor:
-        return total
+Kind = str | Criterion | Callable[[Evidence], Tensor]
+AUTO = ("fisher", "l2")
+"""What "auto" stands for: with data and a loss, and without (see bench/prune/README.md)."""
 
 
 def names() -> list[str]:
@@ -94,22 +65,35 @@ def names() -> list[str]:
     return discover.names(__name__)
 
 
-def get(criterion: str | Criterion | Callable[[Evidence], Tensor]) -> Any:
+def get(criterion: Kind) -> Any:
     """The criterion of that name; an object is handed through, a function becomes a criterion.
+
+    "auto" is the one that needs nothing; :func:`score` knows better, given data.
 
     Raises:
         UsageError: there is no such criterion.
     """
     if isinstance(criterion, str):
-        return discover.load(
-            __name__, {"magnitude": "l1", "gradient": "taylor"}.get(criterion, criterion), "criterion"
-        )()
+        other = {"magnitude": "l1", "gradient": "taylor", "auto": AUTO[1]}
+        return discover.load(__name__, other.get(criterion, criterion), "criterion")()
     return criterion if hasattr(criterion, "needs") else Own(criterion)
+
+
+def _settled(criterion: Kind, data: Any, loss: Any) -> Any:
+    """The same, with "auto" decided by what there is to go by."""
+    known = data is not None and loss is not None
+    return get(AUTO[0] if isinstance(criterion, str) and criterion == "auto" and known else criterion)
+
+
+def neurons_need(method: Any) -> Needs:
+    """What a criterion needs for units."""
+    needs: Needs = getattr(method, "neurons_need", method.needs)
+    return needs
 
 
 def score(
     analysis: Analysis,
-    criterion: str | Criterion | Callable[[Evidence], Tensor] = "l2",
+    criterion: Kind = "l2",
     data: Iterable[Any] | None = None,
     loss: str | Callable[[Any, Any], Tensor] | None = None,
     *,
@@ -120,7 +104,8 @@ def score(
 
     Args:
         analysis: of the network.
-        criterion: a name (see ``luthier methods``), an object, or a function of your own.
+        criterion: a name (see ``luthier methods``), an object, or a function of your own; "auto" chooses by what
+            there is to go by.
         data: batches, as (inputs, target) pairs, where the criterion needs them.
         loss: from the model's output and the target to a number, or a name such as "cross_entropy".
         groups: which groups; all that are cut by default if None.
@@ -139,17 +124,123 @@ def score(
         >>> scores["0"].shape
         torch.Size([3])
     """
-    method, chosen = get(criterion), list(analysis.groups if groups is None else groups)
-    if hasattr(method, "moments"):
-        means = activation_means(analysis, chosen, method.moments, _demand(data, criterion, "data"))
-        return {name: method.combine(rows) for name, rows in means.items()}
-    if hasattr(method, "rows"):
-        return {g.name: method.rows(producing_rows(g, analysis.traced.state)) for g in chosen}
-    terms = getattr(method, "terms", method.elements)
-    elements = {e.name: terms(e) for e in _evidence(analysis.model, method, data, loss, criterion, seed)}
-    found = {g.name: method.combine(sum_over_axis(g, elements)) for g in chosen}
-    _not_mute(found, criterion)
+    (found,) = score_many(analysis, [criterion], data, loss, groups=groups, seed=seed)
     return found
+
+
+def score_many(
+    analysis: Analysis,
+    criteria: Sequence[Kind],
+    data: Iterable[Any] | None = None,
+    loss: str | Callable[[Any, Any], Tensor] | None = None,
+    *,
+    groups: Iterable[Group] | None = None,
+    seed: int = 0,
+) -> list[dict[str, Tensor]]:
+    """The scores of several criteria from one pass over the data, in memory that does not grow with it.
+
+    Args:
+        analysis: of the network.
+        criteria: names, objects or functions; the other arguments are those of :func:`score`.
+        data: batches.
+        loss: of (output, target).
+        groups: which groups.
+        seed: for criteria that draw.
+
+    Returns:
+        for each criterion its scores by group name.
+
+    Raises:
+        UsageError: a criterion needs data or a loss and there is none.
+    """
+    chosen = list(analysis.groups if groups is None else groups)
+    methods = [_settled(c, data, loss) for c in criteria]
+    pairs = list(enumerate(zip(methods, criteria, strict=True)))
+    wanted = {i: _demanded(m, neurons_need(m), c, data, loss) for i, (m, c) in pairs}
+    statistics = _statistics(analysis, chosen, {i: m for i, m in enumerate(methods) if wanted[i]}, wanted, loss, seed)
+    if statistics and data is not None:
+        gather(analysis.model, data, statistics.values())
+    found = {need: statistic.result() for need, statistic in statistics.items()}
+    return [_scored(analysis, chosen, m, i, found, c, seed) for i, (m, c) in pairs]
+
+
+def _statistics(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    methods: Mapping[int, Any],
+    wanted: Mapping[int, Any],
+    loss: Any,
+    seed: int,
+) -> dict[str, Any]:
+    """What has to be gathered, once for all criteria."""
+    out: dict[str, Any] = {}
+    for need in dict.fromkeys(wanted[i] for i in methods):
+        mine = {i: m for i, m in methods.items() if wanted[i] == need}
+        if need == "activations":
+            out[need] = Activations(analysis, groups, {i: m.moments for i, m in mine.items()})
+        elif need == "activation_gradients":
+            moments = {i: m.moments for i, m in mine.items() if hasattr(m, "moments")}
+            examples = {i: m.examples for i, m in mine.items() if hasattr(m, "examples")}
+            out[need] = ActivationGradients(analysis, groups, loss, moments, examples)
+        elif need == "gates":
+            out[need] = Gates(analysis, groups, loss, Key(seed))
+        else:
+            out[need] = _of_weights(analysis.model, need, loss, seed)
+    return out
+
+
+def _of_weights(model: nn.Module, need: str, loss: Any, seed: int) -> Any:
+    if need == "inputs":
+        return InputNorms(model)
+    if need == "covariance":
+        return Covariances(model)
+    if need == "curvature":
+        return Curvature(model, loss, Key(seed))
+    return Gradients(model, loss, examples=need == "examples")
+
+
+def _scored(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    method: Any,
+    i: int,
+    found: Mapping[str, Any],
+    criterion: Any,
+    seed: int,
+) -> dict[str, Tensor]:
+    need = neurons_need(method)
+    if need in ("activations", "activation_gradients"):
+        return {name: method.combine(rows) for name, rows in found[need][i].items()}
+    if need == "gates":
+        return {name: method.gates(*pair) for name, pair in found[need].items()}
+    if hasattr(method, "rows"):
+        return {g.name: method.rows(producing_rows(g, analysis.traced.state)) for g in groups}
+    evidence = {e.name: e for e in _evidence(analysis.model, need, found.get(need, {}), seed)}
+    if hasattr(method, "inputs"):
+        return {g.name: _by_consumers(g, method, evidence) for g in groups}
+    terms = getattr(method, "terms", None) or method.elements
+    elements = {name: terms(e) for name, e in evidence.items()}
+    scores = {g.name: method.combine(sum_over_axis(g, elements)) for g in groups}
+    _not_mute(scores, criterion)
+    return scores
+
+
+def _by_consumers(group: Group, method: Any, evidence: Mapping[str, Evidence]) -> Tensor:
+    """What the layers that a group feeds lose; where that is unknown, the sum over the group's own elements."""
+    total, known = torch.zeros(group.size, dtype=torch.float64), False
+    for place in group.occurrences:
+        if place.dim == 1 and place.parameter in evidence:
+            where = torch.from_numpy(axes.positions(place.expr, group.axis))
+            lost = method.inputs(evidence[place.parameter], where, group.size)
+            if lost is not None:
+                total, known = total + lost.cpu(), True
+    if known:
+        return total
+    elements = {
+        p.parameter: method.elements(evidence[p.parameter]) for p in group.occurrences if p.parameter in evidence
+    }
+    combined: Tensor = method.combine(sum_over_axis(group, elements))
+    return combined
 
 
 def _not_mute(scores: Mapping[str, Tensor], criterion: Any) -> None:
@@ -161,6 +252,56 @@ def _not_mute(scores: Mapping[str, Tensor], criterion: Any) -> None:
             cause="no normalisation layer there, weights that are all zero, or a loss that does not depend on them",
             fix="protect these modules, or use another criterion, such as 'l2'",
         )
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Weights with their scores, and what the criterion makes of those that stay.
+
+    Attributes:
+        scores: parameter name -> scores of the same shape.
+        method: the criterion.
+        evidence: parameter name -> what it went by.
+    """
+
+    scores: Mapping[str, Tensor]
+    method: Any
+    evidence: Mapping[str, Evidence]
+
+    def refit(self, name: str, kept: Tensor) -> Tensor | None:
+        """A parameter with its kept part changed to make up for the rest; None where the criterion does not."""
+        made: Tensor | None = None
+        if hasattr(self.method, "refit"):
+            made = self.method.refit(self.evidence[name], kept)
+        return made
+
+
+def weigh(
+    model: nn.Module,
+    criterion: Kind = "l1",
+    data: Iterable[Any] | None = None,
+    loss: str | Callable[[Any, Any], Tensor] | None = None,
+    *,
+    seed: int = 0,
+) -> Weighed:
+    """Scores every element of every parameter, and keeps what the scores were made from.
+
+    The arguments are those of :func:`weight_scores`.
+    """
+    method = _settled(criterion, data, loss)
+    if not hasattr(method, "elements"):
+        raise UsageError(
+            f"the criterion {criterion!r} scores neurons, not single weights",
+            expected="one of " + ", ".join(n for n in names() if hasattr(get(n), "elements")),
+        )
+    need = _demanded(method, method.needs, criterion, data, loss)
+    found = {}
+    if need and data is not None:
+        statistic = _of_weights(model, need, loss, seed)
+        gather(model, data, [statistic])
+        found = statistic.result()
+    evidence = {e.name: e for e in _evidence(model, method.needs, found, seed)}
+    return Weighed({name: method.elements(e) for name, e in evidence.items()}, method, evidence)
 
 
 def weight_scores(
@@ -190,29 +331,35 @@ def weight_scores(
         >>> float(weight_scores(nn.Linear(1, 1), "magnitude")["weight"].min()) >= 0
         True
     """
-    method = get(criterion)
-    if not hasattr(method, "elements"):
-        raise UsageError(
-            f"the criterion {criterion!r} scores neurons, not single weights",
-            expected="one of " + ", ".join(n for n in names() if hasattr(get(n), "elements")),
-        )
-    return {e.name: method.elements(e) for e in _evidence(model, method, data, loss, criterion, seed)}
+    return dict(weigh(model, criterion, data, loss, seed=seed).scores)
 
 
-def _evidence(
-    model: nn.Module, method: Any, data: Iterable[Any] | None, loss: Any, criterion: Any, seed: int
-) -> Iterable[Evidence]:
-    grads: dict[str, tuple[Tensor, Tensor]] = {}
-    inputs: dict[str, Tensor] = {}
-    if method.needs == "gradients" and not (isinstance(method, Own) and data is None):
-        grads = gradients(model, _demand(data, criterion, "data"), _demand(loss, criterion, "loss"))
-    if method.needs == "inputs":
-        inputs = input_norms(model, _demand(data, criterion, "data"))
+def _evidence(model: nn.Module, need: str, found: Mapping[str, Any], seed: int) -> Iterable[Evidence]:
     norms = {f"{path}.weight".lstrip(".") for path, m in model.named_modules() if "Norm" in type(m).__name__}
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
-            grad, grad2 = grads.get(name, (None, None))
-            yield Evidence(name, parameter.detach(), grad, grad2, inputs.get(name), name in norms, Key(seed))
+            known = _known(need, found[name]) if name in found else {}
+            yield Evidence(name, parameter.detach(), norm=name in norms, key=Key(seed), **known)
+
+
+def _known(need: str, value: Any) -> dict[str, Tensor]:
+    if need in ("inputs", "covariance"):
+        return {need: value}
+    return {"grad": value[0], "curvature" if need == "curvature" else "grad2": value[1]}
+
+
+def _demanded(method: Any, need: Needs, criterion: Any, data: Any, loss: Any) -> Needs | None:
+    """The need where something must be gathered for it.
+
+    Raises:
+        UsageError: there are no data to gather it from, or no loss.
+    """
+    if need == "nothing" or (isinstance(method, Own) and data is None):
+        return None
+    _demand(data, criterion, "data")
+    if need in WITH_LOSS:
+        _demand(loss, criterion, "loss")
+    return need
 
 
 def _demand(value: Any, criterion: Any, what: str) -> Any:

@@ -1,0 +1,97 @@
+"""One pass over the data, whatever the number of statistics, in constant memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from luthier.errors import UsageError
+from luthier.model.trace import Inputs, evaluating
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+class Statistic(Protocol):
+    """Something gathered batch by batch; what it holds does not grow with their number."""
+
+    def see(self, inputs: Inputs, target: Any) -> None:
+        """Takes a batch in."""
+        ...
+
+
+def gather(model: nn.Module, data: Iterable[Any], statistics: Iterable[Statistic]) -> None:
+    """Shows every batch, once, to every statistic. The model is in evaluation mode meanwhile.
+
+    Raises:
+        UsageError: there is not a single batch.
+    """
+    chosen = list(statistics)
+    with evaluating(model):
+        for inputs, target in batches(data):
+            for statistic in chosen:
+                statistic.see(inputs, target)
+
+
+def batches(data: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
+    """Each batch as (inputs, target): a pair, a tuple whose last entry is the target, or inputs alone.
+
+    Raises:
+        UsageError: there is not a single batch.
+    """
+    empty = True
+    for batch in data:
+        empty = False
+        if isinstance(batch, list | tuple) and len(batch) > 1:
+            inputs, target = batch[:-1], batch[-1]
+            yield Inputs.of(inputs[0] if len(inputs) == 1 else tuple(inputs)), target
+        else:
+            yield Inputs.of(batch), None
+    if empty:
+        raise UsageError("the data holds no batch", expected="at least one batch of (inputs, target)", got="none")
+
+
+def singly(inputs: Inputs, target: Any) -> Iterator[tuple[Inputs, Any]]:
+    """A batch's examples, each as a batch of one."""
+    tensors = [x for x in (*inputs.args, *inputs.kwargs.values()) if isinstance(x, Tensor)]
+    count = len(tensors[0]) if tensors else 0
+
+    def part(value: Any, i: int) -> Any:
+        return value[i : i + 1] if isinstance(value, Tensor) and value.dim() and len(value) == count else value
+
+    for i in range(count):
+        yield (
+            Inputs(tuple(part(x, i) for x in inputs.args), {k: part(x, i) for k, x in inputs.kwargs.items()}),
+            part(target, i),
+        )
+
+
+def loss_function(loss: str | Loss) -> Loss:
+    """A loss by its name in ``torch.nn.functional``; a function is handed through.
+
+    Raises:
+        UsageError: no such loss.
+    """
+    if not isinstance(loss, str):
+        return loss
+    found = getattr(nn.functional, loss, None)
+    if found is None:
+        raise UsageError(f"unknown loss {loss!r}", expected="a name in torch.nn.functional, such as 'cross_entropy'")
+    return lambda output, target: found(output, target)
+
+
+@contextlib.contextmanager
+def requiring(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Gradients for these parameters inside; their flags are put back."""
+    was = [(p, p.requires_grad) for p in parameters]
+    try:
+        for p, _ in was:
+            p.requires_grad_(True)
+        with torch.enable_grad():
+            yield
+    finally:
+        for p, flag in was:
+            p.requires_grad_(flag)

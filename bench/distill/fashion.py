@@ -87,9 +87,7 @@ def read(name: str) -> tuple[Tensor, Tensor]:
 
 def task(learn: int = LEARN) -> lt.Task:
     x, y = read("train")
-    return lt.Task(
-        train=(x[:learn], y[:learn]), valid=(x[-CHOOSE:], y[-CHOOSE:]), test=read("t10k"), batch_size=64
-    )
+    return lt.Task(train=(x[:learn], y[:learn]), valid=(x[-CHOOSE:], y[-CHOOSE:]), test=read("t10k"), batch_size=64)
 
 
 def teacher(folder: Path) -> nn.Module:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from luthier.batch import IGNORED
 from luthier.errors import UsageError
+from luthier.sequences import ctc
 
-Function = Callable[[Tensor, Tensor], Tensor]
+Function = Callable[[Any, Any], Tensor]
 
 
 def as_numbers(outputs: Tensor, target: Tensor) -> Tensor:
@@ -33,7 +36,7 @@ def as_numbers(outputs: Tensor, target: Tensor) -> Tensor:
 
 
 def as_classes(outputs: Tensor, target: Tensor) -> Tensor:
-    """Targets as class numbers of shape (n, ...) for outputs of shape (n, classes, ...).
+    """Targets as class numbers of shape (n, ...) for outputs of shape (n, classes, ...); -100 is left as it is.
 
     Raises:
         UsageError: no whole numbers, another shape, or numbers beyond the classes.
@@ -45,13 +48,15 @@ def as_classes(outputs: Tensor, target: Tensor) -> Tensor:
             "the targets are not classes",
             expected=f"whole numbers of shape {wanted} for outputs of shape {tuple(outputs.shape)}",
             got=f"{str(target.dtype).removeprefix('torch.')} of shape {tuple(target.shape)}",
+            cause="classes in the last dimension: class_dim=-1" if target.shape == outputs.shape[:-1] else None,
         )
     index = index.long()
-    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= outputs.shape[1]):
+    used = index[index != IGNORED]
+    if used.numel() and (int(used.min()) < 0 or int(used.max()) >= outputs.shape[1]):
         raise UsageError(
             "the targets are not classes of this model",
-            expected=f"whole numbers from 0 to {outputs.shape[1] - 1}",
-            got=f"{int(index.min())} to {int(index.max())}",
+            expected=f"whole numbers from 0 to {outputs.shape[1] - 1}, or {IGNORED} for those that do not count",
+            got=f"{int(used.min())} to {int(used.max())}",
             cause="a last layer with too few outputs, or classes counted from 1",
         )
     return index
@@ -61,7 +66,7 @@ def cross_entropy(outputs: Tensor, target: Tensor) -> Tensor:
     """Cross entropy with class numbers, or with probabilities of the outputs' shape."""
     if target.is_floating_point() and target.shape == outputs.shape and outputs.ndim > 1:
         return F.cross_entropy(outputs, target)
-    return F.cross_entropy(outputs, as_classes(outputs, target))
+    return F.cross_entropy(outputs, as_classes(outputs, target), ignore_index=IGNORED)
 
 
 def by_number(function: Function) -> Function:
@@ -78,4 +83,5 @@ LOSSES: dict[str, Function] = {
     "bce": by_number(F.binary_cross_entropy_with_logits),
     "mse": by_number(F.mse_loss),
     "l1": by_number(F.l1_loss),
+    "ctc": ctc,
 }

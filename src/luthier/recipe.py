@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from luthier.errors import UsageError, unknown
 
 _OPTIMIZERS = ("sgd", "adam", "adamw")
-_SCHEDULES = ("cosine", "linear", "constant")
+_SCHEDULES = ("cosine", "linear", "constant", "step", "exponential")
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,17 @@ class Recipe:
         lr: highest learning rate.
         weight_decay: decoupled for adamw, else added to the gradient.
         momentum: of sgd (with Nesterov's form where positive).
-        schedule: "cosine" or "linear" down to zero, or "constant".
+        schedule: "cosine" or "linear" down to zero, "exponential" down to a hundredth, "step" (a tenth from half of
+            the steps on, a hundredth from three quarters), "constant", or a function of the share of steps done,
+            from 0 to 1, that gives a factor.
         warmup: share of all steps over which the rate rises from zero.
         clip: largest norm of the gradient; None for no limit.
         accumulate: batches per optimiser step.
         patience: epochs without a better validation score before training ends; None for never.
         keep: "best" restores the epoch that validated best, "last" keeps the end.
-        precision: "auto" (bfloat16 where the device is a GPU that has it), "float32" or "bfloat16".
-        seed: of shuffling and dropout.
+        precision: "auto" (on a GPU bfloat16 where it has that, else float16; the parameters' own on a CPU),
+            "float32", "bfloat16" or "float16" (with a scaled loss). With a Fabric, the Fabric's counts.
+        seed: of shuffling and dropout, in PyTorch's, NumPy's and Python's global streams.
 
     Raises:
         UsageError: a value out of range or an unknown name.
@@ -41,7 +44,7 @@ class Recipe:
     lr: float = 1e-3
     weight_decay: float = 0.01
     momentum: float = 0.9
-    schedule: str = "cosine"
+    schedule: str | Callable[[float], float] = "cosine"
     warmup: float = 0.05
     clip: float | None = 5.0
     accumulate: int = 1
@@ -55,9 +58,9 @@ class Recipe:
             ("optimizer", self.optimizer, _OPTIMIZERS),
             ("schedule", self.schedule, _SCHEDULES),
             ("keep", self.keep, ("best", "last")),
-            ("precision", self.precision, ("auto", "float32", "bfloat16")),
+            ("precision", self.precision, ("auto", "float32", "bfloat16", "float16")),
         ):
-            if value not in known:
+            if value not in known and not (name == "schedule" and callable(value)):
                 raise unknown(name, str(value), known)
         for name, low in (("epochs", 0), ("accumulate", 1), ("patience", 1)):
             whole = getattr(self, name)
@@ -104,7 +107,14 @@ def rate(recipe: Recipe, step: int, steps: int) -> float:
     rise = round(recipe.warmup * steps)
     if step < rise:
         return (step + 1) / rise
-    if recipe.schedule == "constant":
-        return 1.0
     done = min((step - rise) / max(steps - rise, 1), 1.0)
-    return 1.0 - done if recipe.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return recipe.schedule(done) if callable(recipe.schedule) else _CURVES[recipe.schedule](done)
+
+
+_CURVES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+    "linear": lambda done: 1.0 - done,
+    "constant": lambda done: 1.0,
+    "step": lambda done: 0.1 ** ((done >= 0.5) + (done >= 0.75)),
+    "exponential": lambda done: 0.01**done,
+}

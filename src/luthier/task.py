@@ -6,34 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch import Tensor
 
+from luthier.batch import Batch, Layout, Target, as_loader, device_of, read_batches
 from luthier.errors import UsageError, unknown
 from luthier.fitting import LOSSES
 from luthier.metrics import Metric, read_metrics
 
-Loss = Callable[[Any, Tensor], Tensor]
+__all__ = ["Batch", "Layout", "Loss", "Target", "Task", "as_loader", "device_of", "read_batches"]
 
-
-@dataclass(frozen=True)
-class Batch:
-    """One batch: what goes into the model, and what should come out."""
-
-    inputs: tuple[Tensor, ...]
-    target: Tensor
-    teacher: Tensor | None = None  # a teacher's outputs for these inputs, where they are known
-
-    @property
-    def size(self) -> int:
-        """How many examples it holds."""
-        return len(self.target)
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
-        teacher = None if self.teacher is None else self.teacher.to(device)
-        return Batch(tuple(x.to(device) for x in self.inputs), self.target.to(device), teacher)
+Loss = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,18 +24,25 @@ class Task:
 
     Args:
         train: what to learn from: a DataLoader, any iterable of batches that can be gone through again, or a
-            pair of tensors. A batch is (input, target) or (input, input, ..., target).
+            pair of tensors. A batch is (input, target) or (input, input, ..., target), where the target may be a
+            tuple of tensors, or a dict whose "labels" (or "label", "target") is the target, with "frame_lengths"
+            and "label_lengths" where given, and whose other tensors are the model's arguments by name.
         valid: what to choose by.
         test: what to report at the very end, touched once.
-        loss: "cross_entropy", "bce", "mse", "l1", or a function of (outputs, target).
+        loss: "cross_entropy", "bce", "mse", "l1", "ctc", or a function of (outputs, target). Classes of -100 are
+            left out, in losses and in metrics.
         metrics: names (see :mod:`luthier.metrics`) or functions of (outputs, target); the first is the
             one that counts.
         batch_size: for data given as tensors.
+        targets: how many tensors at the end of a batch are its target, for flat batches with lengths.
+        class_dim: the dimension of the model's outputs that holds the classes: 1, or -1 for outputs of shape
+            (n, positions, classes). Losses and metrics are given (n, classes, positions) either way.
 
     Raises:
         UsageError: data that is not a loader, an unknown loss or metric.
 
     Example:
+        >>> import torch
         >>> x, y = torch.randn(8, 4), torch.randint(3, (8,))
         >>> task = Task(train=(x, y), valid=(x, y), batch_size=4)
         >>> [batch.size for batch in task.batches("train")]
@@ -66,9 +55,12 @@ class Task:
     loss: str | Loss = "cross_entropy"
     metrics: Sequence[str | Callable[..., Any] | Metric] = ("accuracy",)
     batch_size: int = 64
+    targets: int = 1
+    class_dim: int = 1
     _loaders: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        _ = self.layout
         for part in ("train", "valid", "test"):
             data = getattr(self, part)
             if data is not None:
@@ -88,9 +80,17 @@ class Task:
         return self.scores[0]
 
     @property
+    def layout(self) -> Layout:
+        """How its batches and its model's outputs are laid out."""
+        return Layout(self.targets, self.class_dim)
+
+    @property
     def loss_function(self) -> Loss:
-        """The loss as a function of (outputs, target)."""
-        return LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
+        """The loss as a function of what the model gives and the target."""
+        function, layout = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss, self.layout
+        if layout.class_dim == 1:
+            return function
+        return lambda result, target: function(layout.outputs(result), target)
 
     def loader(self, part: str) -> Iterable[Any]:
         """The loader of "train", "valid" or "test".
@@ -109,7 +109,7 @@ class Task:
         Raises:
             UsageError: there are none, or one is not (input, ..., target).
         """
-        yield from read_batches(self.loader(part), part)
+        yield from read_batches(self.loader(part), part, self.layout)
 
     def count(self, part: str) -> int:
         """How many batches a part has; counted by going through them where the loader does not say."""
@@ -117,71 +117,17 @@ class Task:
         return len(loader) if isinstance(loader, Sized) else sum(1 for _ in loader)
 
     def example(self) -> tuple[Tensor, ...]:
-        """Inputs of the first batch for training: what a model is traced with."""
-        return next(self.batches("train")).inputs
+        """Inputs of the first batch for training: what a model is traced with.
 
-
-def read_batches(loader: Iterable[Any], part: str = "data") -> Iterator[Batch]:
-    """Reads a loader's batches as :class:`Batch`.
-
-    Raises:
-        UsageError: there are none, or one is not (input, ..., target).
-    """
-    empty = True
-    for item in loader:
-        empty = False
-        if not isinstance(item, tuple | list) or len(item) < 2 or not isinstance(item[-1], Tensor):
+        Raises:
+            UsageError: they have names instead of places.
+        """
+        batch = next(self.batches("train"))
+        if batch.named:
             raise UsageError(
-                f"a batch of the {part} loader cannot be read",
-                expected="(input, target) or (input, input, ..., target), all tensors",
-                got=f"{type(item).__name__}" + (f" of {len(item)}" if isinstance(item, tuple | list) else ""),
+                "the model's inputs are needed in order",
+                expected="batches of (input, ..., target)",
+                got=f"dicts of {', '.join(sorted(batch.named))}",
+                fix="a loader that gives tuples",
             )
-        yield Batch(tuple(item[:-1]), item[-1])
-    if empty:
-        raise UsageError(
-            f"the {part} loader is empty",
-            expected="at least one batch",
-            got="none",
-            cause="an empty split, drop_last=True with few examples, or a generator that was used up",
-        )
-
-
-def as_loader(data: Any, part: str = "data", batch_size: int = 64, shuffle: bool = False) -> Iterable[Any]:
-    """Reads what a user gave as data: a loader stays one, a pair of tensors or arrays becomes one.
-
-    Raises:
-        UsageError: neither, or tensors of different lengths.
-    """
-    if isinstance(data, tuple | list) and len(data) >= 2 and all(_is_array(d) for d in data):
-        tensors = [torch.as_tensor(d) for d in data]
-        lengths = [len(d) for d in tensors]
-        if len(set(lengths)) > 1:
-            raise UsageError(f"the tensors of {part!r} differ in length", expected="equal lengths", got=lengths)
-        if not lengths[0]:
-            return []
-        return DataLoader(TensorDataset(*tensors), batch_size=batch_size, shuffle=shuffle)
-    if iter_once(data) or isinstance(data, str) or not hasattr(data, "__iter__"):
-        raise UsageError(
-            f"the {part} data is not a loader",
-            expected="a DataLoader, a list of batches, or a pair of tensors",
-            got=type(data).__name__,
-            cause="a generator can be gone through only once" if iter_once(data) else None,
-        )
-    loader: Iterable[Any] = data
-    return loader
-
-
-def _is_array(data: Any) -> bool:
-    return isinstance(data, Tensor) or (hasattr(data, "__array__") and hasattr(data, "dtype") and data.ndim > 0)
-
-
-def iter_once(data: Any) -> bool:
-    """Whether it is an iterator, which is used up by the first pass."""
-    return isinstance(data, Iterator)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """The device of a model's first parameter or buffer; the CPU where it has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+        return batch.inputs

@@ -5,17 +5,23 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from luthier.batch import Batch, device_of, outputs_of
+from luthier.checkpoint import Checkpoint, key_of, random_state, seeded, set_random_state
+from luthier.devices import Devices, One, as_devices
 from luthier.errors import ObjectiveError, UsageError
-from luthier.measure.quality import evaluate, outputs_of
+from luthier.measure.quality import evaluate
 from luthier.recipe import Recipe, rate
-from luthier.task import Batch, Task, device_of
+from luthier.task import Task
 
 Curve = list[dict[str, float]]
 StepLoss = Callable[[nn.Module, Batch], Tensor]
@@ -50,18 +56,11 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return kind(groups, lr=recipe.lr)
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seeds torch inside and leaves its global state outside as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    has = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    wanted = precision == "bfloat16" or (precision == "auto" and has)
-    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
+def _precision(device: torch.device, wanted: str) -> torch.dtype | None:
+    """The type that sums of products run in; None for the parameters' own."""
+    if wanted == "auto" and device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(wanted)
 
 
 def task_loss(task: Task) -> StepLoss:
@@ -69,9 +68,24 @@ def task_loss(task: Task) -> StepLoss:
     function = task.loss_function
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        return function(outputs_of(model(*batch.inputs)), batch.target)
+        return function(outputs_of(batch.run(model)), batch.target)
 
     return loss
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a run has beside its model, data and recipe.
+
+    Attributes:
+        learned: what is trained along but is no part of the model.
+        checkpoint: a file to go on from, written after every epoch.
+        devices: several processes, see :mod:`luthier.devices`; None for the one device that the model is on.
+    """
+
+    learned: nn.Module | None = None
+    checkpoint: str | Path | None = None
+    devices: Devices | None = None
 
 
 class Trainer:
@@ -83,7 +97,7 @@ class Trainer:
         recipe: how to train.
         loss: of the model on a batch; None for the task's own.
         batches: gives an epoch's batches; None for the task's training data.
-        beside: what is trained along but is no part of the model.
+        beside: what else there is.
     """
 
     def __init__(
@@ -93,7 +107,7 @@ class Trainer:
         recipe: Recipe,
         loss: StepLoss | None = None,
         batches: Callable[[], Iterator[Batch]] | None = None,
-        beside: nn.Module | None = None,
+        beside: Beside | None = None,
     ) -> None:
         if not isinstance(model, nn.Module) or not isinstance(task, Task):
             raise UsageError(
@@ -102,14 +116,20 @@ class Trainer:
                 got=f"{type(model).__name__} and {type(task).__name__}",
             )
         self.model, self.task, self.recipe = model, task, recipe
+        self.beside = beside or Beside()
+        self.devices = self.beside.devices or One()
         self.fewest = 2 if has_batch_norm(model) else 1
         self.loss = loss or task_loss(task)
-        self.batches = batches or (lambda: task.batches("train"))
+        learned = self.beside.learned
+        self.trained = nn.ModuleList([model] if learned is None else [model, learned])
+        self.run_model, self.optimizer = self.devices.setup(model, make_optimizer(self.trained, recipe))
         self.device = device_of(model)
-        self.trained = nn.ModuleList([model] if beside is None else [model, beside])
-        self.optimizer = make_optimizer(self.trained, recipe)
+        self.batches = batches or self.devices.batches(task)
+        self.precision = None if self.beside.devices else _precision(self.device, recipe.precision)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.step = 0
-        self.steps = math.ceil(task.count("train") / recipe.accumulate) * recipe.epochs
+        count = math.ceil(task.count("train") / self.devices.count)
+        self.steps = math.ceil(count / recipe.accumulate) * recipe.epochs
 
     def epoch(self) -> float:
         """One pass over the training data.
@@ -136,12 +156,13 @@ class Trainer:
             self._update()
         if not count:
             raise UsageError("every batch holds one example", expected="at least two, for batch norm", got="one")
-        return total / count
+        return self.devices.mean(total, count)
 
     def _learn(self, batch: Batch) -> float:
-        _check_precision(self.model, batch)
-        with _autocast(self.device, self.recipe.precision):
-            loss = self.loss(self.model, batch)
+        mixed = torch.autocast(self.device.type, self.precision) if self.precision else nullcontext()
+        with mixed:
+            _check_precision(self.model, batch)
+            loss = self.loss(self.run_model, batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ObjectiveError(
@@ -149,20 +170,24 @@ class Trainer:
                 cause="too high a learning rate, or NaN in the data",
                 fix="lower lr, set clip, or check the inputs",
             )
-        (loss / self.recipe.accumulate).backward()  # type: ignore[no-untyped-call]
+        self.devices.backward(self.scaler.scale(loss / self.recipe.accumulate))
         return value
 
     def _update(self) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * rate(self.recipe, self.step, self.steps)
+        if self.beside.learned is not None:
+            self.devices.share(self.beside.learned)
         if self.recipe.clip is not None:
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
 
     def run(self, on_epoch: OnEpoch | None = None) -> Curve:
-        """Trains to the end.
+        """Trains to the end, from the checkpoint's epoch on where there is one.
 
         Args:
             on_epoch: called after each epoch with its number (from 1) and its scores; may raise to end training.
@@ -170,33 +195,105 @@ class Trainer:
         Returns:
             for each epoch the mean training loss ("loss") and the validation metrics.
         """
-        curve: Curve = []
-        best, best_state, risen = -math.inf, None, 0
-        sign = 1.0 if self.task.main.direction == "max" else -1.0
-        with seeded(self.recipe.seed):
-            for epoch in range(1, self.recipe.epochs + 1):
-                scores = {"loss": self.epoch(), **validate(self.model, self.task)}
-                curve.append(scores)
-                value = sign * scores[self.task.main.name]
-                if math.isnan(value):
-                    raise ObjectiveError(
-                        f"the metric {self.task.main.name!r} is NaN after epoch {epoch}",
-                        expected="a number",
-                        cause="training diverged, or the metric has no value on these data",
-                    )
-                if value > best:
-                    risen = epoch
-                if value >= best or best_state is None:  # of equals the later: it has seen lower learning rates
-                    best = value
-                    best_state = copy.deepcopy(self.model.state_dict()) if self.recipe.keep == "best" else {}
+        record = Record()
+        with seeded(self.recipe.seed + self.devices.rank):
+            saved = self._open()
+            if saved is not None:
+                record = self._restore(saved)
+            for epoch in range(len(record.curve) + 1, self.recipe.epochs + 1):
+                if self._ended(record):
+                    break
+                scores = self.devices.same({"loss": self.epoch(), **validate(self.model, self.task)})
+                self._judge(record, epoch, scores)
+                self._save(record)
                 if on_epoch:
                     on_epoch(epoch, scores)
-                if self.recipe.patience is not None and epoch - risen >= self.recipe.patience:
-                    break
-        if best_state:
-            self.model.load_state_dict(best_state)
+        if record.state:
+            self.model.load_state_dict(record.state)
         self.model.eval()
-        return curve
+        return record.curve
+
+    def _ended(self, record: Record) -> bool:
+        patience = self.recipe.patience
+        return patience is not None and len(record.curve) - record.risen >= patience
+
+    def _judge(self, record: Record, epoch: int, scores: dict[str, float]) -> None:
+        """Takes an epoch into the record; keeps its weights where it validates best."""
+        main = self.task.main
+        value = scores[main.name] if main.direction == "max" else -scores[main.name]
+        if math.isnan(value):
+            raise ObjectiveError(
+                f"the metric {main.name!r} is NaN after epoch {epoch}",
+                expected="a number",
+                cause="training diverged, or the metric has no value on these data",
+            )
+        record.curve.append(scores)
+        if value > record.best:
+            record.risen = epoch
+        if value >= record.best or not record.curve[1:]:  # of equals the later: it has seen lower learning rates
+            record.best = value
+            record.state = copy.deepcopy(self.model.state_dict()) if self.recipe.keep == "best" else {}
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint | None:
+        path = self.beside.checkpoint
+        if path is None:
+            return None
+        what = getattr(self.loss, "weights", None) or str(self.task.loss if isinstance(self.task.loss, str) else "own")
+        schedule = getattr(self.recipe.schedule, "__name__", self.recipe.schedule)
+        recipe = replace(self.recipe, schedule="constant")
+        return Checkpoint(Path(path), key_of(self.trained, recipe, schedule, what, self.task.count("train")))
+
+    def _open(self) -> dict[str, Any] | None:
+        return self._checkpoint.read() if self._checkpoint is not None else None
+
+    def _save(self, record: Record) -> None:
+        if self._checkpoint is None or self.devices.rank:
+            return
+        state = {
+            "model": self.trained.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "random": random_state(),
+            "order": [g.get_state() for g in self._generators()],
+            "record": vars(record),
+        }
+        self._checkpoint.write(state)
+
+    def _restore(self, state: Mapping[str, Any]) -> Record:
+        self.trained.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        set_random_state(state["random"])
+        for generator, known in zip(self._generators(), state["order"], strict=True):
+            generator.set_state(known)
+        return Record(**state["record"])
+
+    def _generators(self) -> list[torch.Generator]:
+        """The training loader's own random stream, where it has one."""
+        loader = self.task.loader("train")
+        places = (loader, getattr(loader, "sampler", None))
+        found = {id(g): g for p in places if isinstance(g := getattr(p, "generator", None), torch.Generator)}
+        return list(found.values())
+
+
+@dataclass
+class Record:
+    """What a run remembers of its epochs.
+
+    Attributes:
+        curve: an epoch's scores.
+        best: the best value of the main metric, its sign turned where less is better.
+        risen: the epoch of it, from 1.
+        state: the weights of it, where they are to be kept.
+    """
+
+    curve: Curve = field(default_factory=list)
+    best: float = -math.inf
+    risen: int = 0
+    state: dict[str, Tensor] = field(default_factory=dict)
 
 
 def has_batch_norm(model: nn.Module) -> bool:
@@ -206,7 +303,7 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 def _check_precision(model: nn.Module, batch: Batch) -> None:
     own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    for x in batch.inputs:
+    for x in (*batch.inputs, *batch.named.values()):
         if own is not None and x.is_floating_point() and x.dtype != own and not torch.is_autocast_enabled():
             raise UsageError(
                 "model and data differ in precision",
@@ -239,23 +336,35 @@ def recalibrate(model: nn.Module, task: Task, batches: int = 20) -> None:
         with seeded(0):
             for _, batch in zip(range(batches), task.batches("train"), strict=False):
                 if batch.size > 1:
-                    model(*batch.to(device_of(model)).inputs)
+                    batch.to(device_of(model)).run(model)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
 
 
-def validate(model: nn.Module, task: Task) -> dict[str, float]:
-    """The task's metrics on its validation data."""
-    return evaluate(model, task.loader("valid"), task.scores)
+def validate(model: Any, task: Task, part: str = "valid") -> dict[str, float]:
+    """The task's metrics of a model, or of an ONNX file, on its validation data or another part."""
+    return evaluate(model, task.loader(part), task.scores, targets=task.targets, class_dim=task.class_dim)
 
 
-def fit(model: M, task: Task, *, progress: bool = True, on_epoch: OnEpoch | None = None, **settings: Any) -> M:
+def fit(
+    model: M,
+    task: Task,
+    *,
+    checkpoint: str | Path | None = None,
+    fabric: Any = None,
+    progress: bool = True,
+    on_epoch: OnEpoch | None = None,
+    **settings: Any,
+) -> M:
     """Trains a model on a task.
 
     Args:
         model: trained in place; or a result with ``.model``, which is.
         task: data, loss and metrics.
+        checkpoint: a file, written after every epoch; where it is there already, training goes on from it, bit for bit
+            as if it had not been interrupted.
+        fabric: a launched ``lightning.fabric.Fabric``: one device or several, see :mod:`luthier.devices`.
         progress: whether to show a live bar.
         on_epoch: called after each epoch with its number and its scores.
         settings: see :class:`luthier.recipe.Recipe`: epochs, optimizer, lr, weight_decay, momentum, schedule, ...
@@ -264,7 +373,7 @@ def fit(model: M, task: Task, *, progress: bool = True, on_epoch: OnEpoch | None
         the same model, in evaluation mode, at the epoch that validated best (``keep="last"``: at the end).
 
     Raises:
-        UsageError: an unknown setting or an empty loader.
+        UsageError: an unknown setting, an empty loader, or a checkpoint of another run.
         ObjectiveError: the loss is no longer a finite number.
 
     Example:
@@ -277,7 +386,7 @@ def fit(model: M, task: Task, *, progress: bool = True, on_epoch: OnEpoch | None
     """
     recipe = Recipe.of(settings)
     network: Any = getattr(model, "model", model)
-    trainer = Trainer(network, task, recipe)
+    trainer = Trainer(network, task, recipe, beside=Beside(checkpoint=checkpoint, devices=as_devices(fabric)))
     with progress_bar(recipe.epochs, task.main.name, progress) as tell:
         trainer.run(on_epoch=both(tell, on_epoch))
     return model

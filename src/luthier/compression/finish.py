@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from luthier.checkpoint import seeded
 from luthier.compression.joint import recovery_of
 from luthier.compression.line import Line, count_parameters
 from luthier.compression.result import Point
@@ -20,12 +21,11 @@ from luthier.errors import CheckError, ObjectiveError, StoreError
 from luthier.export.bundle import load, load_plan
 from luthier.export.onnx import OnnxCheck, export_onnx
 from luthier.measure.latency import Latency, measure
-from luthier.measure.quality import evaluate
 from luthier.metrics import Classification
 from luthier.model.cost import count_macs
 from luthier.surgery import Plan, Proof, Pruned
 from luthier.task import Task
-from luthier.train import seeded, validate
+from luthier.train import validate
 from luthier.trial import Trial
 
 _ROUNDS = 41
@@ -118,7 +118,7 @@ class Publisher:
     def _metric_check(self, torch_value: float, onnx: Path) -> Proof:
         """The main metric through the file may differ by a thousandth; where answers count, by one that ties."""
         name = self.task.main.name
-        file_value = evaluate(onnx, self.task.loader("valid"), self.task.scores)[name]
+        file_value = validate(onnx, self.task)[name]
         limit = max(1e-3 * abs(torch_value), 1.5 / self._examples if self._counts_answers else 0.0)
         detail = f"{name} {torch_value:.4f} in torch, {file_value:.4f} through the file"
         return Proof("metric through ONNX", abs(file_value - torch_value), limit, detail)
@@ -163,7 +163,7 @@ class Publisher:
         """The point with its metrics on the test data, through its ONNX file; metrics.json written."""
         test = {}
         if self.task.test is not None:
-            test = evaluate(point.path / "model.onnx", self.task.loader("test"), self.task.scores)
+            test = validate(point.path / "model.onnx", self.task, "test")
         done = replace(point, test=test)
         write_json(point.path / "metrics.json", done.to_json())
         return done

@@ -16,15 +16,16 @@ from torch import Tensor, nn
 
 from luthier import importance
 from luthier.allocate import Rounding, allocate
+from luthier.checkpoint import seeded
 from luthier.distillation.cache import is_fixed, outputs_over, with_teacher
 from luthier.distillation.lesson import Lesson
-from luthier.export.onnx import write_onnx
+from luthier.export.write import write_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.model import Analysis, analyse, cost
 from luthier.recipe import Recipe
 from luthier.surgery import Pruned, cut
 from luthier.task import Task, device_of
-from luthier.train import Curve, OnEpoch, Trainer, recalibrate, seeded
+from luthier.train import Curve, OnEpoch, Trainer, recalibrate
 
 Keep = dict[str, list[int]]
 MOST_FAMILIES = 6
@@ -143,7 +144,7 @@ class Line:
             return measure({"dense": dense_onnx, "cut": path}, self.example, rounds)["cut"], share
 
 
-def _first(task: Task, batches: int) -> Iterator[tuple[Any, Tensor]]:
+def _first(task: Task, batches: int) -> Iterator[tuple[Any, Any]]:
     for _, batch in zip(range(batches), task.batches("train"), strict=False):
         yield (batch.inputs if len(batch.inputs) > 1 else batch.inputs[0], batch.target)
 

@@ -1,5 +1,6 @@
 """Distillation: losses, the teacher's cached outputs, and the verb."""
 
+from luthier.distillation.disk import Cache
 from luthier.distillation.student import distill
 
-__all__ = ["distill"]
+__all__ = ["Cache", "distill"]

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
-from luthier.measure.quality import outputs_of
-from luthier.task import Batch, Task, device_of, read_batches
+from luthier.batch import Batch, Layout, device_of, read_batches
+from luthier.distillation.disk import Answers, Cache, key_of, stored
+from luthier.distillation.teachers import as_several, teach
+from luthier.errors import UsageError
+from luthier.task import Task
 
 Batches = Callable[[], Iterator[Batch]]
-
-
-def teach(teacher: nn.Module, batch: Batch) -> Tensor:
-    """The teacher's outputs for a batch, without gradient."""
-    with torch.no_grad():
-        return outputs_of(teacher(*batch.inputs))
+Prepare = Callable[[Any], Any]
 
 
 def is_fixed(loader: Any) -> bool:
@@ -31,43 +30,122 @@ def is_fixed(loader: Any) -> bool:
     )
 
 
-def outputs_over(teacher: nn.Module, loader: DataLoader[Any]) -> Tensor:
+def outputs_over(teacher: nn.Module, loader: DataLoader[Any], layout: Layout | None = None) -> Tensor:
     """The teacher's outputs for every example of a fixed loader, in the data set's order; on the CPU."""
-    device = device_of(teacher)
-    plain = DataLoader(loader.dataset, batch_size=loader.batch_size)
     teacher.eval()
-    return torch.cat([teach(teacher, b.to(device)).cpu() for b in read_batches(plain)])
+    return torch.cat([teach(teacher, b).cpu() for b in _in_order(loader, device_of(teacher), layout)])
 
 
-def with_teacher(teacher: nn.Module, task: Task, known: Tensor | None = None) -> Batches:
-    """The training batches with the teacher's outputs beside them.
+def _in_order(loader: DataLoader[Any], device: torch.device, layout: Layout | None) -> Iterator[Batch]:
+    plain = DataLoader(loader.dataset, batch_size=loader.batch_size)
+    for batch in read_batches(plain, layout=layout):
+        yield batch.to(device)
+
+
+def answers_over(
+    teacher: nn.Module, loader: DataLoader[Any], layout: Layout, cache: Cache, tell: Callable[[str], None] | None = None
+) -> Answers:
+    """The teacher's outputs over a fixed loader, from a cache on disk where they are in it.
+
+    Args:
+        teacher: in evaluation mode from here on.
+        loader: see :func:`is_fixed`.
+        layout: of its batches and of the outputs.
+        cache: where.
+        tell: given a sentence with the file's size in bytes, before anything is written.
+    """
+    teacher.eval()
+    batch = next(_in_order(loader, device_of(teacher), layout))
+    first, dataset = teach(teacher, batch).cpu(), loader.dataset
+    inputs = dataset.tensors[: len(batch.inputs)]  # type: ignore[attr-defined]
+    count = len(inputs[0])
+
+    def compute() -> Tensor:
+        if tell is not None:
+            size = cache.bytes(count, layout.outputs(first).shape[1:])
+            tell(f"the teacher's outputs for {count:,} examples take {size:,} bytes in {cache.folder}")
+        return outputs_over(teacher, loader, layout)
+
+    key = key_of(teacher, inputs, cache, layout.class_dim)
+    return stored(cache, key, count, first, compute, layout.class_dim)
+
+
+def with_teacher(
+    teacher: nn.Module | Sequence[nn.Module],
+    task: Task,
+    known: Tensor | None = None,
+    cache: Cache | None = None,
+    prepare: Prepare | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Batches:
+    """The training batches with the teachers' outputs beside them.
 
     Computed once where the loader holds fixed tensors; at each pass where it does not (augmentation, streams).
 
     Args:
-        teacher: in evaluation mode from here on.
+        teacher: one or several; in evaluation mode from here on.
         task: whose training data.
-        known: outputs that :func:`outputs_over` gave earlier.
+        known: outputs that :func:`outputs_over` gave earlier, of a single teacher.
+        cache: where outputs are kept between runs.
+        prepare: makes the loader one for this process, where several work together.
+        tell: told how much is written.
+
+    Raises:
+        UsageError: a cache, and data that differ from pass to pass.
     """
     loader: Any = task.loader("train")
-    teacher.eval()
+    teachers, prepare = as_several(teacher), prepare or (lambda loader: loader)
+    for network in teachers:
+        network.eval()
     if not is_fixed(loader):
-        device = device_of(teacher)
+        if cache is not None:
+            raise UsageError(
+                "the teacher's outputs cannot be cached",
+                expected="training data as tensors in memory: Task(train=(x, y), ...)",
+                got=type(loader).__name__,
+                cause="a loader may augment: the stored outputs would belong to other examples",
+                fix="tensors, or no cache",
+            )
+        return _on_the_fly(teachers, task, prepare(loader))
+    layout = task.layout
+    if known is not None:
+        answers = [Answers((known,))]
+    elif cache is not None:
+        answers = [answers_over(t, loader, layout, cache, tell) for t in teachers]
+    else:
+        answers = [Answers((outputs_over(t, loader, layout),)) for t in teachers]
+    return _beside(loader, answers, layout, prepare)
 
-        def on_the_fly() -> Iterator[Batch]:
-            for raw in task.batches("train"):
-                batch = raw.to(device)
-                yield Batch(batch.inputs, batch.target, teach(teacher, batch))
 
-        return on_the_fly
-    outputs = outputs_over(teacher, loader) if known is None else known
+def as_cache(cache: Cache | str | Path | None) -> Cache | None:
+    """A cache, or a folder as one."""
+    return Cache(cache) if isinstance(cache, str | Path) else cache
+
+
+def _on_the_fly(teachers: Sequence[nn.Module], task: Task, loader: Any) -> Batches:
+    device = device_of(teachers[0])
+
+    def batches() -> Iterator[Batch]:
+        for raw in read_batches(loader, "train", task.layout):
+            batch = raw.to(device)
+            yield batch.taught(tuple(teach(t, batch) for t in teachers))
+
+    return batches
+
+
+def _beside(loader: Any, answers: Sequence[Answers], layout: Layout, prepare: Prepare) -> Batches:
+    """The loader's examples, in its own order, with the rows of the answers that belong to them."""
     shuffle = isinstance(loader.sampler, RandomSampler)
-    beside = DataLoader(
-        TensorDataset(*loader.dataset.tensors, outputs), loader.batch_size, shuffle, drop_last=loader.drop_last
+    own = loader.dataset.tensors
+    rows = TensorDataset(*own, *(part for a in answers for part in a.parts))
+    beside = prepare(
+        DataLoader(rows, loader.batch_size, shuffle, drop_last=loader.drop_last, generator=loader.generator)
     )
 
-    def cached() -> Iterator[Batch]:
-        for *inputs, target, taught in beside:
-            yield Batch(tuple(inputs), target, taught)
+    def batches() -> Iterator[Batch]:
+        for item in beside:
+            parts = iter(item[len(own) :])
+            taught = tuple(a.dense([next(parts) for _ in a.parts]) for a in answers)
+            yield layout.read(item[: len(own)], "train").taught(taught)
 
-    return cached
+    return batches

@@ -3,36 +3,77 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from luthier.batch import Batch, device_of, outputs_of
 from luthier.distillation import losses as distillation_losses
-from luthier.distillation.cache import teach
-from luthier.distillation.losses import DistillationLoss
-from luthier.distillation.taps import Maps, Tap, Taps, read_taps
+from luthier.distillation.losses import DistillationLoss, Sees
+from luthier.distillation.losses.hint import Hint
+from luthier.distillation.taps import Maps, Pair, Tap, Taps, read_taps
+from luthier.distillation.teachers import as_several, read_shares, teach
 from luthier.errors import UsageError, unknown
-from luthier.measure.quality import outputs_of
 from luthier.model.trace import evaluating
-from luthier.task import Batch, Task, device_of
+from luthier.sequences import at, positions
+from luthier.surgery.plan import Plan
+from luthier.task import Task
 
 DEFAULT = {"kl": 0.9, "task": 0.1}
+Weight = float | tuple[float, Any]
 
 
-def read_weights(weights: Mapping[str, float]) -> dict[str, float]:
+def read_losses(weights: Mapping[str, Weight], temperature: float) -> dict[str, DistillationLoss]:
+    """Name -> loss, of those with weight, without the task's own.
+
+    Raises:
+        UsageError: see :func:`read_weights`.
+    """
+    made: dict[str, DistillationLoss] = {}
+    for name in read_weights(weights):
+        given = weights[name]
+        if isinstance(given, tuple):
+            made[name] = given[1] if hasattr(given[1], "sees") else Plain(given[1])
+        elif name != "task":
+            made[name] = distillation_losses.get(name, temperature)
+    return made
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A user's function of the student's and the teacher's outputs, as a loss.
+
+    Args:
+        function: (outputs, teacher's outputs) -> scalar.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    sees: ClassVar[Sees] = "outputs"
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """See :class:`luthier.distillation.losses.DistillationLoss`."""
+        return self.function(student, teacher)
+
+
+def read_weights(weights: Mapping[str, Weight]) -> dict[str, float]:
     """Loss name -> weight, those without weight left out.
 
     Raises:
         UsageError: an unknown loss, a weight out of range, or none left.
     """
     known = ["task", *distillation_losses.names()]
-    for name, weight in weights.items():
-        if name not in known:
+    plain: dict[str, float] = {}
+    for name, given in weights.items():
+        weight, own = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+        if name not in known and not callable(own):
             raise unknown("distillation loss", name, known)
+        plain[name] = weight
         if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise UsageError(f"the weight of loss {name!r} is out of range", expected="weight >= 0", got=repr(weight))
-    used = {name: weight for name, weight in weights.items() if weight > 0}
+    used = {name: weight for name, weight in plain.items() if weight > 0}
     if not used:
         raise UsageError("no distillation loss has a weight", expected=str(DEFAULT), got=dict(weights))
     return used
@@ -41,13 +82,20 @@ def read_weights(weights: Mapping[str, float]) -> dict[str, float]:
 class Lesson:
     """What a student is trained by.
 
+    With several teachers every loss is the mean over them, by their shares. For KL that has the gradient of the
+    divergence from the mean of their probabilities at the same temperature; the loss at its minimum is then how far
+    the teachers are from that mean, not 0.
+
     Args:
         student: the network that learns.
-        teacher: asked where a batch does not bring its outputs along, or where features are compared.
-        task: whose loss "task" names.
-        weights: loss name -> weight.
+        teacher: one or several; asked where a batch does not bring their outputs along, or where features are compared.
+        task: whose loss "task" names, and where classes and positions that count are.
+        weights: loss name -> weight, or -> (weight, loss): an object such as ``Hint(projection="always")``, or a
+            function of (student's outputs, teacher's outputs).
         temperature: of the losses that have one.
         taps: which modules' features are compared, see :func:`luthier.distillation.taps.read_taps`.
+        shares: how much each teacher counts; None for all alike.
+        plan: of the cut that made the student, from which layer pairs follow.
 
     Raises:
         UsageError: an unknown loss or module, or a weight out of range.
@@ -56,67 +104,108 @@ class Lesson:
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module,
+        teacher: nn.Module | Sequence[nn.Module],
         task: Task,
-        weights: Mapping[str, float],
+        weights: Mapping[str, Weight],
         temperature: float = 4.0,
         taps: Sequence[Tap] | None = None,
+        shares: Sequence[float] | None = None,
+        plan: Plan | None = None,
     ) -> None:
-        self.teacher, self.task = teacher, task
+        self.teachers, self.task = as_several(teacher), task
+        self.shares = read_shares(shares, len(self.teachers))
         self.weights = read_weights(weights)
-        parts = {n: distillation_losses.get(n, temperature) for n in self.weights if n != "task"}
+        parts = read_losses(weights, temperature)
         self.features = {n: p for n, p in parts.items() if p.sees == "features"}
         self.outputs = {n: p for n, p in parts.items() if p.sees != "features"}
-        self.pairs = read_taps(student, teacher, taps) if self.features else ()
-        self._student_taps = Taps(student, [s for s, _ in self.pairs])
-        self._teacher_taps = Taps(teacher, [t for _, t in self.pairs])
-        self.maps = self._make_maps(student) if any(hasattr(p, "maps") for p in self.features.values()) else None
+        self.pairs = [read_taps(student, t, taps, plan) if self.features else () for t in self.teachers]
+        self._student_taps = Taps(student, sorted({p.student for pairs in self.pairs for p in pairs}))
+        self._teacher_taps = [
+            Taps(t, [p.teacher for p in pairs]) for t, pairs in zip(self.teachers, self.pairs, strict=True)
+        ]
+        mapping = [p.projection for p in self.features.values() if isinstance(p, Hint)]
+        self.maps = self._make_maps(student, "always" in mapping) if set(mapping) - {"never"} else None
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the teacher has to run on every batch, cached outputs or not."""
+        """Whether the teachers have to run on every batch, cached outputs or not."""
         return bool(self.features)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Taps are in place inside."""
-        with self._student_taps, self._teacher_taps:
+        with contextlib.ExitStack() as stack:
+            for taps in (self._student_taps, *self._teacher_taps):
+                stack.enter_context(taps)
             yield
 
     @torch.no_grad()
-    def _make_maps(self, student: nn.Module) -> Maps:
-        inputs = tuple(x[:2].to(device_of(student)) for x in self.task.example())
+    def _make_maps(self, student: nn.Module, always: bool) -> nn.ModuleList:
+        batch = next(self.task.batches("train")).to(device_of(student))
+        named = {name: x[:2] for name, x in batch.named.items()}
+        small = Batch(tuple(x[:2] for x in batch.inputs), batch.target, named=named)
         with self.open(), evaluating(student):
-            student(*inputs)
-            self.teacher(*inputs)
-        widths = [(self._student_taps[s].shape[1], self._teacher_taps[t].shape[1]) for s, t in self.pairs]
-        return Maps(widths).to(device_of(student))
+            for model in (student, *self.teachers):
+                small.run(model)
+        made = nn.ModuleList()
+        for teacher, pairs in enumerate(self.pairs):
+            seen = [self._features(teacher, pair) for pair in pairs]
+            made.append(Maps([(mine.shape[1], theirs.shape[1]) for mine, theirs in seen], always))
+        return made.to(device_of(student))
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of the student on a batch."""
-        outputs = outputs_of(model(*batch.inputs))
-        cached = None if self.needs_teacher else batch.teacher
-        taught = teach(self.teacher, batch) if cached is None else cached
-        total = torch.zeros((), device=outputs.device)
-        for name, part in self.outputs.items():
-            _check_shapes(outputs, taught)
-            seen = (outputs, taught, batch.target) if part.sees == "targets" else (outputs, taught)
-            total = total + self.weights[name] * part(*seen)
-        for name, part in self.features.items():
-            total = total + self.weights[name] * self._compared(part)
+        result = outputs_of(batch.run(model))
+        known = None if self.needs_teacher else batch.teacher
+        taught = tuple(teach(t, batch) for t in self.teachers) if known is None else known
+        outputs = self.task.layout.outputs(result)
+        mask = positions(batch, outputs)
+        terms = []
+        for i, (share, theirs) in enumerate(zip(self.shares, taught, strict=True)):
+            terms += [share * value for value in self._of_outputs(outputs, theirs, batch, mask)]
+            terms += [share * value for value in self._of_features(i, mask)]
         if "task" in self.weights:
-            total = total + self.weights["task"] * self.task.loss_function(outputs, batch.target)
-        return total
+            terms.append(self.weights["task"] * self.task.loss_function(result, batch.target))
+        return torch.stack(terms).sum()
 
-    def _compared(self, part: DistillationLoss) -> Tensor:
-        """A loss of features, the mean over all pairs."""
-        values = []
-        for i, (mine, theirs) in enumerate(self.pairs):
-            student, teacher = self._student_taps[mine], self._teacher_taps[theirs]
-            if self.maps is not None and hasattr(part, "maps"):
-                student = self.maps(i, student)
-            values.append(part(student, teacher))
-        return torch.stack(values).mean()
+    def _of_outputs(self, student: Tensor, result: Tensor, batch: Batch, mask: Tensor | None) -> Iterator[Tensor]:
+        """The losses of outputs; where only some positions count, these are the examples."""
+        if not self.outputs:
+            return
+        teacher = self.task.layout.outputs(result)
+        _check_shapes(student, teacher)
+        mine, theirs = at(student, mask), at(teacher, mask)
+        for name, part in self.outputs.items():
+            target = (at(_labels(batch), mask),) if part.sees == "targets" else ()
+            yield self.weights[name] * part(mine, theirs, *target)
+
+    def _of_features(self, teacher: int, mask: Tensor | None) -> Iterator[Tensor]:
+        """The losses of features, each the mean over all pairs."""
+        for name, part in self.features.items():
+            values = [self._compared(part, teacher, i, mask) for i in range(len(self.pairs[teacher]))]
+            yield self.weights[name] * torch.stack(values).mean()
+
+    def _compared(self, part: DistillationLoss, teacher: int, i: int, mask: Tensor | None) -> Tensor:
+        mine, theirs = self._features(teacher, self.pairs[teacher][i])
+        if self.maps is not None and isinstance(part, Hint) and part.projection != "never":
+            mine = self.maps[teacher](i, mine)
+        if mask is None or mine.ndim != 3 or mine.shape[2:] != mask.shape[1:]:
+            return part(mine, theirs)
+        if isinstance(part, Hint):
+            return part(at(mine, mask), at(theirs, mask))
+        return part(mine * mask[:, None], theirs * mask[:, None])
+
+    def _features(self, teacher: int, pair: Pair) -> tuple[Tensor, Tensor]:
+        """What a pair of layers gives, as (n, channels, ...)."""
+        mine, theirs = self._student_taps[pair.student], self._teacher_taps[teacher][pair.teacher]
+        last = self.task.layout.class_dim == -1 and mine.ndim == 3 if pair.last is None else pair.last
+        if last and mine.ndim > 2:
+            mine, theirs = mine.movedim(-1, 1), theirs.movedim(-1, 1)
+        return mine, pair.of_teacher(theirs)
+
+
+def _labels(batch: Batch) -> Tensor:
+    return batch.target if isinstance(batch.target, Tensor) else batch.target[0]
 
 
 def _check_shapes(student: Tensor, teacher: Tensor) -> None:

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
+from rich.console import Console
 from torch import nn
 
-from luthier.distillation.cache import with_teacher
-from luthier.distillation.lesson import DEFAULT, Lesson
+from luthier.checkpoint import seeded
+from luthier.devices import One, as_devices
+from luthier.distillation.cache import as_cache, with_teacher
+from luthier.distillation.disk import Cache
+from luthier.distillation.lesson import DEFAULT, Lesson, Weight
 from luthier.distillation.taps import Tap
-from luthier.errors import UsageError
+from luthier.distillation.teachers import as_several
 from luthier.recipe import Recipe
 from luthier.task import Task
-from luthier.train import OnEpoch, Trainer, both, progress_bar, seeded
+from luthier.train import Beside, OnEpoch, Trainer, both, progress_bar
 
 M = TypeVar("M")
 
 
 def distill(
     student: M,
-    teacher: nn.Module,
+    teacher: nn.Module | Sequence[nn.Module],
     task: Task,
     *,
-    losses: Mapping[str, float] | None = None,
+    losses: Mapping[str, Weight] | None = None,
     temperature: float = 4.0,
     taps: Sequence[Tap] | None = None,
+    teacher_weights: Sequence[float] | None = None,
+    cache: Cache | str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    fabric: Any = None,
     progress: bool = True,
     on_epoch: OnEpoch | None = None,
     **settings: Any,
@@ -35,12 +44,19 @@ def distill(
 
     Args:
         student: trained in place (or a result's ``.model`` is); any model with the teacher's output shape.
-        teacher: not changed; or a result with ``.model``.
+        teacher: not changed; or a result with ``.model``; or a list of several, see
+            :class:`luthier.distillation.lesson.Lesson`.
         task: data, loss and metrics.
-        losses: loss name -> weight; "task" is the task's own loss. See ``luthier methods``.
+        losses: loss name -> weight; "task" is the task's own loss. See ``luthier methods``. Or name -> (weight, loss):
+            a loss with settings of its own, or a function of (student's outputs, teacher's outputs).
         temperature: softens the outputs in the losses that have one.
-        taps: for losses of features: names of modules that both have, or pairs (student's, teacher's); None: the
-            outermost modules of the same name.
+        taps: for losses of features: names of modules that both have, or pairs (student's, teacher's); None: after a
+            cut what its plan says, else the outermost modules of the same name.
+        teacher_weights: how much each of several teachers counts; None: all alike.
+        cache: a folder where the teacher's outputs are kept between runs, or a :class:`luthier.distillation.Cache`;
+            only for training data given as tensors. None: they are computed once a run where the data allow it.
+        checkpoint: a file to go on from after a kill, as in :func:`luthier.fit`.
+        fabric: several devices, as in :func:`luthier.fit`.
         progress: whether to show a live bar.
         on_epoch: called after each epoch with its number and its scores.
         settings: how to train, see :class:`luthier.recipe.Recipe`.
@@ -62,19 +78,22 @@ def distill(
         >>> bool((student(x).argmax(1) == teacher(x).argmax(1)).float().mean() > 0.9)
         True
     """
-    model = getattr(student, "model", student)
-    source = getattr(teacher, "model", teacher)
-    if not isinstance(source, nn.Module) or not isinstance(model, nn.Module):
-        raise UsageError(
-            "distillation needs two torch modules",
-            expected="distill(student, teacher, task, ...)",
-            got=f"{type(model).__name__} and {type(source).__name__}",
-        )
-    frozen = copy.deepcopy(source).eval().requires_grad_(False)
-    recipe = Recipe.of(settings)
+    model: Any = getattr(student, "model", student)
+    as_several([model])
+    teachers = [copy.deepcopy(t).eval().requires_grad_(False) for t in as_several(teacher)]
+    recipe, devices = Recipe.of(settings), as_devices(fabric)
+    if fabric is not None:
+        for network in (model, *teachers):
+            network.to(fabric.device)
     with seeded(recipe.seed):
-        lesson = Lesson(model, frozen, task, losses or DEFAULT, temperature, taps)
-    batches = None if lesson.needs_teacher else with_teacher(frozen, task)
+        plan = getattr(student, "plan", None)
+        lesson = Lesson(model, teachers, task, losses or DEFAULT, temperature, taps, teacher_weights, plan)
+    share = (devices or One()).loader
+    tell_size = Console(stderr=True).print if progress else None
+    taught = None
+    if not lesson.needs_teacher:
+        taught = with_teacher(teachers, task, cache=as_cache(cache), prepare=share, tell=tell_size)
+    beside = Beside(lesson.maps, checkpoint, devices)
     with lesson.open(), progress_bar(recipe.epochs, task.main.name, progress, title="distilling") as tell:
-        Trainer(model, task, recipe, lesson, batches, lesson.maps).run(on_epoch=both(tell, on_epoch))
+        Trainer(model, task, recipe, lesson, taught, beside).run(on_epoch=both(tell, on_epoch))
     return student

@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, fx, nn
 from torch.utils.hooks import RemovableHandle
 
+from luthier.batch import device_of, outputs_of
 from luthier.errors import UsageError, unknown
-from luthier.measure.quality import outputs_of
+from luthier.model.program import Program, Rebuilt
+from luthier.surgery.plan import Plan
 
-Pairs = tuple[tuple[str, str], ...]
 Tap = str | tuple[str, str]
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+_CHANNELS_LAST = (nn.Linear, nn.LayerNorm)
+
+
+class Pair(NamedTuple):
+    """A layer of the student and the one of the teacher that it learns from.
+
+    Attributes:
+        student: dotted name of its module.
+        teacher: dotted name of its module.
+        kept: which of the teacher's channels the student still has; None: unknown, or all.
+        last: whether channels are the last dimension; None: as in the task's outputs.
+    """
+
+    student: str
+    teacher: str
+    kept: tuple[int, ...] | None = None
+    last: bool | None = None
+
+    def of_teacher(self, features: Tensor) -> Tensor:
+        """The teacher's features (n, channels, ...) at the channels that the student still has."""
+        if self.kept is None:
+            return features
+        return features.index_select(1, torch.tensor(self.kept, device=features.device))
 
 
 class Taps:
     """Catches the outputs of modules, by name, while it is open.
+
+    In a network that was rebuilt from its graph there are no modules that run; there a name stands for the operation
+    that reads the parameters of that name.
 
     Args:
         model: the network.
         names: dotted names of its modules.
 
     Raises:
-        UsageError: there is no such module.
+        UsageError: there is no such module, or in a graph no operation of that name.
 
     Example:
         >>> import torch
@@ -40,11 +69,22 @@ class Taps:
         for name in names:
             if name not in known:
                 raise unknown("module", name, [n for n in known if n])
+        self.model, self.names = model, tuple(names)
         self._modules = {name: known[name] for name in names}
         self._caught: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
+        self._graph = _Tapped(model.program, names, self._caught) if isinstance(model, Rebuilt) and names else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return device_of(self.model)
 
     def __enter__(self) -> Taps:
+        if self._graph is not None:
+            self._plain: Any = self.model._program
+            self.model._program = self._graph  # type: ignore[assignment]
+            return self
         for name, module in self._modules.items():
             self._handles.append(module.register_forward_hook(self._catch(name)))
         return self
@@ -52,6 +92,8 @@ class Taps:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._graph is not None:
+            self.model._program = self._plain
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -73,47 +115,128 @@ class Taps:
         return self._caught[name]
 
 
-def read_taps(student: nn.Module, teacher: nn.Module, taps: Sequence[Tap] | None) -> Pairs:
+class _Tapped:
+    """A rebuilt network's program that also gives what is tapped; in its place while taps are open."""
+
+    def __init__(self, program: Program, names: Sequence[str], caught: dict[str, Tensor]) -> None:
+        self.value = program
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        outputs = list(graph.graph_copy(program.graph, copies))  # type: ignore[arg-type]
+        tapped = [copies[_reader(program.graph, name)] for name in names]
+        graph.output((*outputs, *tapped))
+        self._run = Program(graph, program.arguments, program.leaves, program.output).compile()
+        self._names, self._caught = tuple(names), caught
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The program's function, which catches on the way."""
+
+        def run(module: nn.Module, *flat: Any) -> Any:
+            values = self._run(module, *flat)
+            plain = len(values) - len(self._names)
+            self._caught.update(zip(self._names, values[plain:], strict=True))
+            return values[:plain]
+
+        return run
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Tapped:
+        return self
+
+
+def _reader(graph: fx.Graph, name: str) -> fx.Node:
+    """The operation that reads a module's own parameters."""
+    for node in graph.nodes:
+        if node.op == "get_attr" and str(node.target).rpartition(".")[0] == name:
+            readers: list[fx.Node] = list(node.users)
+            return readers[0]
+    raise UsageError(
+        f"the graph has no operation of the module {name!r} alone",
+        expected="a layer with parameters of its own, such as a convolution",
+        fix="taps=[('layer', 'layer'), ...] of such layers",
+    )
+
+
+def read_taps(
+    student: nn.Module, teacher: nn.Module, taps: Sequence[Tap] | None, plan: Plan | None = None
+) -> tuple[Pair, ...]:
     """Which module of the student learns from which of the teacher.
 
     Args:
         student: the network that learns.
         teacher: the one that teaches.
-        taps: names that both have, or pairs (student's, teacher's). None: the outermost modules that both have by
-            name and that hold parameters, without the last, whose outputs are compared anyway; after a cut these
-            are the layers that belong together.
+        taps: names that both have, or pairs (student's, teacher's). None: what the plan says; without one the
+            outermost modules that both have by name and that hold parameters, without the last, whose outputs are
+            compared anyway.
+        plan: of the cut that made the student out of this teacher: of each outermost module, without the last, the
+            last layer whose channels the plan knows; the student's are compared with just those of the teacher's
+            that were kept, so that no map has to be learned.
 
     Raises:
         UsageError: an unknown name, or nothing to pair.
     """
-    pairs = tuple((t, t) if isinstance(t, str) else (t[0], t[1]) for t in taps) if taps else _shared(student, teacher)
+    if taps:
+        pairs = tuple(Pair(t, t) if isinstance(t, str) else Pair(t[0], t[1]) for t in taps)
+    else:
+        pairs = (_of_plan(student, teacher, plan) if plan is not None else ()) or _shared(student, teacher)
     if not pairs:
         raise UsageError(
             "student and teacher have no modules of the same name",
             expected='taps=[("student.layer", "teacher.layer"), ...]',
             got="no taps",
         )
-    Taps(student, [s for s, _ in pairs])
-    Taps(teacher, [t for _, t in pairs])
+    Taps(student, [p.student for p in pairs])
+    Taps(teacher, [p.teacher for p in pairs])
     return pairs
 
 
-def _shared(student: nn.Module, teacher: nn.Module) -> Pairs:
+def _shared(student: nn.Module, teacher: nn.Module) -> tuple[Pair, ...]:
     theirs = dict(teacher.named_children())
     both = [n for n, m in student.named_children() if n in theirs and next(m.parameters(), None) is not None]
-    return tuple((name, name) for name in both[:-1])
+    return tuple(Pair(name, name) for name in both[:-1])
+
+
+def _of_plan(student: nn.Module, teacher: nn.Module, plan: Plan) -> tuple[Pair, ...]:
+    """Empty where the plan is not of this teacher."""
+    own = {name: list(p.shape) for name, p in teacher.named_parameters(remove_duplicate=False)}
+    if any(own.get(name) != list(shape) for name, shape in plan.shapes.items()):
+        return ()
+    stages: dict[str, Pair] = {}
+    there = {name.rpartition(".")[0] for name, _ in student.named_parameters(remove_duplicate=False)}
+    layers = [(n, m) for n, m in teacher.named_modules() if isinstance(m, _LAYERS) and n in there & _known(plan)]
+    depth = _telling_depth([name for name, _ in layers])
+    for name, module in layers:
+        kept = plan.kept[f"{name}.weight"][-1 if isinstance(module, nn.LayerNorm) else 0]
+        stage = ".".join(name.split(".")[:depth])
+        indices = None if kept is None else tuple(kept)
+        stages[stage] = Pair(name, name, indices, isinstance(module, _CHANNELS_LAST))
+    return tuple(list(stages.values())[:-1])
+
+
+def _known(plan: Plan) -> set[str]:
+    return {name.removesuffix(".weight") for name in plan.kept if name.endswith(".weight")}
+
+
+def _telling_depth(names: Sequence[str]) -> int:
+    """How many parts of the names it takes to tell at least three stages apart, or all there are."""
+    deepest = max((name.count(".") + 1 for name in names), default=1)
+    for depth in range(1, deepest):
+        if len({".".join(n.split(".")[:depth]) for n in names}) >= 3:
+            return depth
+    return deepest
 
 
 class Maps(nn.Module):
-    """Linear maps over channels, one for each pair whose widths differ; learned with the student, then dropped.
+    """Linear maps over channels, one for each pair; learned with the student, then dropped.
 
     Args:
         widths: for each pair (student's channels, teacher's channels).
+        always: whether pairs of the same width are mapped as well.
     """
 
-    def __init__(self, widths: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, widths: Sequence[tuple[int, int]], always: bool = False) -> None:
         super().__init__()
-        self.maps = nn.ModuleList(nn.Linear(s, t, bias=False) if s != t else nn.Identity() for s, t in widths)
+        self.maps = nn.ModuleList(nn.Linear(s, t, bias=False) if s != t or always else nn.Identity() for s, t in widths)
 
     def forward(self, index: int, features: Tensor) -> Tensor:
         """(n, student's channels, ...) -> (n, teacher's channels, ...), for pair ``index``."""

@@ -1,78 +1,49 @@
-"""Quality: metrics of a model over data, through PyTorch or through an ONNX file."""
+"""Quality: metrics of a model over data, whatever kind of model it is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from luthier.errors import UsageError
-from luthier.measure.runtime import Session
+from luthier.batch import Layout, Target, as_loader, outputs_of, read_batches
+from luthier.measure.doors import Predict, as_numbered, door
 from luthier.metrics import Metric, read_metrics, score
-from luthier.model.trace import evaluating
-from luthier.task import Batch, as_loader, device_of, read_batches
+from luthier.sequences import joined
 
-Predict = Callable[[Batch], Tensor]
-
-
-def outputs_of(result: Any) -> Tensor:
-    """The tensor that metrics look at: the model's result, or its first part (``logits`` where it has them).
-
-    Raises:
-        UsageError: the result holds no tensor.
-    """
-    if isinstance(result, Tensor):
-        return result
-    logits = result.get("logits") if isinstance(result, dict) else getattr(result, "logits", None)
-    if isinstance(logits, Tensor):
-        return logits
-    first = next(iter(result.values()), None) if isinstance(result, dict) else None
-    first = result[0] if isinstance(result, tuple | list) and result else first
-    if isinstance(first, Tensor):
-        return first
-    raise UsageError("the model's result holds no tensor", expected="a tensor, or one first", got=type(result).__name__)
+__all__ = ["collect", "evaluate", "outputs_of"]
 
 
-def _through_torch(model: nn.Module) -> Predict:
-    device = device_of(model)
-
-    def predict(batch: Batch) -> Tensor:
-        return outputs_of(model(*batch.to(device).inputs)).cpu()
-
-    return predict
-
-
-def _through_onnx(path: Path) -> Predict:
-    session = Session(path)
-
-    def predict(batch: Batch) -> Tensor:
-        return torch.from_numpy(session(*batch.inputs)[session.main])
-
-    return predict
-
-
-def collect(predict: Predict, loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
-    """Outputs and targets over a whole loader, each of shape (n, ...)."""
+def collect(predict: Predict, loader: Iterable[Any], layout: Layout | None = None) -> tuple[Tensor, Target]:
+    """Outputs, with the classes in dimension 1, and targets over a whole loader."""
+    layout = layout or Layout()
     outputs, targets = [], []
     with torch.inference_mode():
-        for batch in read_batches(loader):
-            outputs.append(predict(batch))
-            targets.append(batch.target)
-    return torch.cat(outputs), torch.cat(targets)
+        for batch in read_batches(loader, layout=layout):
+            outputs.append(layout.outputs(predict(batch)))
+            targets.append(batch.to("cpu").target)
+    return joined(outputs, targets)
 
 
 def evaluate(
-    model: Any, loader: Iterable[Any], metrics: Sequence[str | Callable[..., Any] | Metric] = ("accuracy",)
+    model: Any,
+    loader: Iterable[Any],
+    metrics: Sequence[str | Callable[..., Any] | Metric] = ("accuracy",),
+    *,
+    targets: int = 1,
+    class_dim: int = 1,
 ) -> dict[str, float]:
-    """Metrics of a model over data.
+    """Metrics of a model over data: the same names, and for the same outputs the same numbers, for every kind of model.
 
     Args:
-        model: a torch module, a result with ``.model``, or the path of an ONNX file.
-        loader: batches of (input, ..., target), or a pair of tensors.
-        metrics: names, or functions of (outputs, target).
+        model: a torch module, a result with ``.model``, the path of an ONNX file, a Keras 3 model, or a fitted
+            scikit-learn estimator (its log probabilities, decisions or predictions are the outputs).
+        loader: batches of (input, ..., target) or dicts with "labels", or a pair of tensors or arrays.
+        metrics: names (see :func:`luthier.metrics.names`), or functions of (outputs, target).
+        targets: how many tensors at the end of a batch are its target, as in :class:`luthier.Task`.
+        class_dim: the dimension of the outputs that holds the classes; -1 for (n, positions, classes).
 
     Returns:
         metric name -> value, over the whole data set (not an average of batches).
@@ -81,16 +52,22 @@ def evaluate(
         UsageError: an empty loader, an unknown metric, or something that is no model.
 
     Example:
-        >>> evaluate(nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))], ["accuracy"])
+        >>> evaluate(torch.nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))], ["accuracy"])
         {'accuracy': 0.666...}
     """
-    wanted, loader = read_metrics(metrics), as_loader(loader)
-    if isinstance(model, str | Path):
-        return score(wanted, *collect(_through_onnx(Path(model)), loader))
-    module = getattr(model, "model", model)
-    if not isinstance(module, nn.Module):
-        raise UsageError(
-            "this is no model", expected="a torch.nn.Module or the path of an .onnx file", got=type(model).__name__
-        )
-    with evaluating(module):
-        return score(wanted, *collect(_through_torch(module), loader))
+    wanted, how = read_metrics(metrics), door(model)
+    if how.classes is not None:
+        loader = _numbered(loader, how.classes)
+    with how.mode:
+        return score(wanted, *collect(how.predict, as_loader(loader), Layout(targets, class_dim)))
+
+
+def _numbered(data: Any, classes: Any) -> Any:
+    """Data whose targets are numbers of an estimator's classes."""
+    if isinstance(data, tuple | list) and len(data) == 2 and not isinstance(data[0], tuple | list | dict):
+        return _plain(data[0]), as_numbered(data[1], classes)
+    return [(*item[:-1], as_numbered(item[-1], classes)) for item in data]
+
+
+def _plain(inputs: Any) -> Any:
+    return inputs.to_numpy() if hasattr(inputs, "to_numpy") else inputs

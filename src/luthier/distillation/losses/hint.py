@@ -9,23 +9,37 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luthier.distillation.losses import Sees
-from luthier.errors import UsageError
+from luthier.errors import UsageError, unknown
 
 
 @dataclass(frozen=True)
 class Hint:
-    """Mean squared difference of features; where widths differ, after a linear map that is learned along.
+    """Mean squared difference of features, where widths differ after a linear map that is learned along.
+
+    mean (f_s W - f_t)^2, with W a matrix over channels that is trained with the student and then dropped; or the
+    identity.
 
     When it helps: students much smaller than their teacher, first epochs. When it hurts: late, or with large weight:
     it asks for features that the student cannot have.
 
 
+    Args:
+        projection: W is learned "auto" (where widths differ), "always", or "never".
+
+    Raises:
+        UsageError: another word.
+
     Source:
         Romero et al., "FitNets: hints for thin deep nets", ICLR 2015, equation 3.
     """
 
+    projection: str = "auto"
     sees: ClassVar[Sees] = "features"
-    maps: ClassVar[bool] = True  # differing widths are mapped by :class:`luthier.distillation.taps.Maps`
+
+    def __post_init__(self) -> None:
+        known = ("auto", "always", "never")
+        if self.projection not in known:
+            raise unknown("projection", str(self.projection), known)
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See :class:`luthier.distillation.losses.DistillationLoss`."""

@@ -74,7 +74,9 @@ def _angles(inner: Tensor) -> Tensor:
     own = inner.diagonal()[:, None, None]
     product = inner[None] - inner[:, :, None] - inner[:, None, :] + own  # (x_i - x_j) . (x_k - x_j)
     square = _squares(inner)
-    inverse = torch.where(square > 0, square.clamp_min(torch.finfo(square.dtype).tiny).rsqrt(), torch.zeros_like(square))
+    inverse = torch.where(
+        square > 0, square.clamp_min(torch.finfo(square.dtype).tiny).rsqrt(), torch.zeros_like(square)
+    )
     return product * inverse[:, :, None] * inverse[:, None, :]
 
 

@@ -1,0 +1,119 @@
+"""Checkpoints of a training run: written whole or not at all, read without pickle, the same bits go on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from luthier.errors import OutputError, StoreError, UsageError
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that a training run is continued from.
+
+    Args:
+        path: where it is.
+        key: what makes two runs the same one: see :func:`key_of`.
+    """
+
+    path: Path
+    key: str
+
+    def read(self) -> dict[str, Any] | None:
+        """What was saved; None where nothing was.
+
+        Raises:
+            StoreError: the file is damaged.
+            UsageError: it belongs to another run.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            found: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+            version, key = found["version"], found["key"]
+        except Exception as error:  # whatever a damaged file makes the reader say
+            raise StoreError(
+                f"the checkpoint {self.path} cannot be read",
+                cause=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+                fix="remove it to train from the beginning",
+            ) from error
+        if version != _VERSION or key != self.key:
+            raise UsageError(
+                f"the checkpoint {self.path} belongs to another run",
+                expected="the same network, settings and losses",
+                got="a newer version" if version != _VERSION else "others",
+                fix="another path, or remove the file",
+            )
+        return found
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        """Replaces what was saved.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open("wb") as file:
+                torch.save({**state, "version": _VERSION, "key": self.key}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, self.path)
+        except OSError as error:
+            raise OutputError(f"the checkpoint {self.path} cannot be written", cause=error) from error
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def key_of(model: torch.nn.Module, *parts: object) -> str:
+    """What makes two runs the same: the network's names and shapes, and how it is trained."""
+    shapes = [(name, tuple(p.shape)) for name, p in model.state_dict(keep_vars=True).items() if hasattr(p, "shape")]
+    return hashlib.sha256(repr([shapes, *parts]).encode()).hexdigest()
+
+
+def random_state() -> dict[str, Any]:
+    """Every global random stream that training draws from: PyTorch's, NumPy's and Python's."""
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Puts the global random streams back to a :func:`random_state`."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the global random streams inside and leaves them outside as they were."""
+    before = random_state()
+    try:
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        random.seed(seed)
+        yield
+    finally:
+        set_random_state(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,8 @@ class Parzen:
         if len(self.rows) == 0:
             return uniform
         pick = generator.random((n, d))
-        chosen = np.stack([np.searchsorted(np.cumsum(self._weights(j)), pick[:, j]) for j in range(d)], 1) - 1
+        heaps = np.cumsum(self._shares, axis=0)
+        chosen = np.stack([heaps[:, j].searchsorted(pick[:, j]) for j in range(d)], 1) - 1
         chosen = np.minimum(chosen, len(self.rows) - 1)
         columns = np.arange(d)
         middle, width = self.rows[chosen, columns], self.widths[chosen, columns]
@@ -71,7 +73,7 @@ class Parzen:
 
     def _density(self, block: Block) -> Orders | Selections:
         """The density of one structure, from the trials in which it was active."""
-        rows, weights = self.rows[:, block.place], self._weights(block.place.start)
+        rows, weights = self.rows[:, block.place], self._shares[:, block.place.start]
         if block.ordered:
             return orders(places(rows), weights)
         rows, weights = rows[weights[1:] > 0], weights[np.concatenate([[True], weights[1:] > 0])]
@@ -90,15 +92,24 @@ class Parzen:
             drawn[1::2] = block.move(near, generator)
         return drawn
 
-    def _weights(self, j: int) -> Array:
-        """Weights of the uniform kernel and of the trials in which dimension j was active, shape (n + 1,), sum 1."""
-        kept = np.concatenate([[1.0], np.where(self.active[:, j], self.weights, 0.0)])
-        return np.asarray(kept / kept.sum())
+    @cached_property
+    def _shares(self) -> Array:
+        """Weights of the uniform kernel and of the trials in which a dimension was active, shape (n + 1, d), sums 1."""
+        kept = np.vstack([np.ones(len(self.encoding)), np.where(self.active, self.weights[:, None], 0.0)])
+        return np.asarray(kept / kept.sum(0))
+
+    @cached_property
+    def _mass(self) -> Array:
+        """How much of each normal kernel lies within [0, 1], shape (n, d)."""
+        return _phi((1.0 - self.rows) / self.widths) - _phi(-self.rows / self.widths)
 
     def log_density(self, unit: Array) -> Array:
         """Log density of each dimension at unit rows, shape (n, d); 0 where it is not active."""
-        snapped, here = self.encoding.snap(unit)
-        out = np.zeros(unit.shape)
+        return self.log_density_of(*self.encoding.snap(unit))
+
+    def log_density_of(self, snapped: Array, here: NDArray[np.bool_]) -> Array:
+        """The same of rows that are snapped already, with what is active, both of shape (n, d)."""
+        out = np.zeros(snapped.shape)
         if len(self.rows) == 0:
             return out
         for block in self.encoding.blocks:
@@ -107,31 +118,32 @@ class Parzen:
                 out[:, block.place.start] = density.log_density(places(rows))
             else:
                 out[:, block.place.start] = density.log_density(rows[:, 1:] > 0.5)
-        for j, dimension in enumerate(self.encoding.dimensions):
-            if self.encoding.structured[j]:
-                continue
-            x, middle = snapped[:, j, None], self.rows[None, :, j]
-            if dimension.categorical and dimension.centres is not None:
-                k = len(dimension.centres)
-                factor = np.where(np.abs(x - middle) < 1e-9, k * (1.0 - self.spread) + self.spread, self.spread)
-            else:
-                factor = self._normal_kernel(j, x, middle)
-            weights = self._weights(j)
-            out[:, j] = np.log(factor @ weights[1:] + weights[0])
+        real = np.flatnonzero(~self.encoding.listed & ~self.encoding.structured)
+        factor = self._normal_kernels(snapped[:, real], real)
+        out[:, real] = np.log(np.einsum("mnr,nr->mr", factor, self._shares[1:, real]) + self._shares[0, real])
+        for j in np.flatnonzero(self.encoding.listed):
+            factor = self._listed_kernel(int(j), snapped[:, j])
+            out[:, j] = np.log(factor @ self._shares[1:, j] + self._shares[0, j])
         return np.where(here, out, 0.0)
 
-    def _normal_kernel(self, j: int, x: Array, middle: Array) -> Array:
-        """Mean density over the stretch of x's value: the density itself where values cannot be listed."""
-        width = self.widths[None, :, j]
-        mass = _phi((1.0 - middle) / width) - _phi(-middle / width)
-        edges = self.encoding.dimensions[j].edges
-        if edges is None:
-            z = (x - middle) / width
-            return np.asarray(np.exp(-0.5 * z * z) / (width * mass * 2.5066282746310002))
-        ends = np.concatenate([[0.0], edges, [1.0]])
-        at = np.searchsorted(edges, x, side="right")
-        low, high = ends[at], ends[at + 1]
-        return np.asarray((_phi((high - middle) / width) - _phi((low - middle) / width)) / (mass * (high - low)))
+    def _normal_kernels(self, x: Array, columns: NDArray[np.int64]) -> Array:
+        """Densities of the cut normal kernels of some columns, shape (m, n, columns)."""
+        width = self.widths[:, columns]
+        z = (x[:, None, :] - self.rows[:, columns]) / width
+        z *= -0.5 * z
+        return np.asarray(np.exp(z, out=z) / (width * self._mass[:, columns] * 2.5066282746310002))
+
+    def _listed_kernel(self, j: int, x: Array) -> Array:
+        """Mean density of each kernel over the stretch of each listed value, shape (m, n)."""
+        dimension, middle = self.encoding.dimensions[j], self.rows[:, j]
+        ends = np.concatenate([[0.0], np.asarray(dimension.edges), [1.0]])
+        if dimension.categorical:
+            same = np.abs(x[:, None] - middle) < 1e-9
+            return np.where(same, (len(ends) - 1) * (1.0 - self.spread) + self.spread, self.spread)
+        at, back = np.unique(ends[1:-1].searchsorted(x, side="right"), return_inverse=True)
+        low, high, width = ends[at, None], ends[at + 1, None], self.widths[:, j]
+        inside = _phi((high - middle) / width) - _phi((low - middle) / width)
+        return np.asarray((inside / (self._mass[:, j] * (high - low)))[back])
 
 
 def _phi(z: Array) -> Array:
@@ -179,7 +191,7 @@ class TPE:
     """
 
     initial: int = 8
-    candidates: int = 32
+    candidates: int = 24
     share: float = 0.1
     most: int = 25
     others: int = 150
@@ -212,7 +224,8 @@ class TPE:
     def _candidates(self, good: Parzen, bad: Parzen, generator: np.random.Generator) -> Array:
         """Per dimension the value of highest ratio; then whole draws by the sum of their log ratios."""
         unit = good.draw(self.candidates, generator)
-        ratio = good.log_density(unit) - bad.log_density(unit)
+        snapped, here = good.encoding.snap(unit)
+        ratio = good.log_density_of(snapped, here) - bad.log_density_of(snapped, here)
         few = np.where(good.encoding.categorical, _FEW, len(unit))
         compete = np.where(np.arange(len(unit))[:, None] < few, ratio, -np.inf)
         pick = compete.argmax(0)

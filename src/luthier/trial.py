@@ -30,6 +30,29 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What a metric is believed to be without the noise of one measurement.
+
+    Attributes:
+        mean: the metric's expected value.
+        low: lower end of the 95 % interval around it.
+        high: upper end.
+        count: how many results it rests on.
+        by: "repeats": mean and Student's t interval of the trial's repeats; "model": posterior of a Gaussian process
+            over all trials.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    by: str
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+@dataclass(frozen=True)
 class Trial:
     """One row of a study's history. Never changes; a later state is a new record.
 
@@ -42,6 +65,8 @@ class Trial:
         cause: why it failed or was stopped, in words; else None.
         started: seconds since 1970 (UTC).
         ended: the same, or None while it runs.
+        estimates: metric to what is believed of it, where results are noisy; only what a study or a search hands out
+            as its best, front or ranking holds them. They do not count when records are compared.
     """
 
     number: int
@@ -52,6 +77,7 @@ class Trial:
     cause: str | None = None
     started: float = 0.0
     ended: float | None = None
+    estimates: Mapping[str, Estimate] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def finished(self) -> bool:

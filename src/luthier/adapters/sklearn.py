@@ -200,7 +200,7 @@ class SearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _best(self, study: Study) -> Trial:
         try:
-            return study.best
+            return study.best_measured  # as scikit-learn's searches do
         except UsageError as error:
             raise UsageError("no configuration could be scored", **error.details) from None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from luthier import run
@@ -15,6 +17,7 @@ from luthier.run import Limits, Objective
 from luthier.search import Algorithm
 from luthier.space import Params, Space
 from luthier.stop import StopRule
+from luthier.study.replicate import Repeat
 from luthier.trial import Status, Trial
 
 _LAG = 8
@@ -84,15 +87,17 @@ class Pool:
         executor: the executor's name, or what makes one from work and desk.
         limits: hard limits for each trial.
         lag: proposal k sees results of trials <= k - lag only; None: whatever is there.
+        checkpoints: the folder of the trials' folders; None: beside the store.
     """
 
     workers: int
     executor: str | run.Maker
     limits: Limits
     lag: int | None
+    checkpoints: str | None = None
 
     @classmethod
-    def of(cls, workers: Any, executor: Any, limits: Limits | None, deterministic: Any) -> Pool:
+    def of(cls, workers: Any, executor: Any, limits: Limits | None, deterministic: Any, checkpoints: Any) -> Pool:
         """Reads what a user gave; several workers or limits need processes."""
         if not _is_whole(workers) or workers < 1:
             raise UsageError("'workers' is not a whole number", expected="workers >= 1", got=repr(workers))
@@ -102,7 +107,20 @@ class Pool:
         name = executor if executor is not None else "inline" if workers == 1 and not kept else "processes"
         if name not in run.names() and not callable(name):
             raise unknown("executor", str(name), run.names())
-        return cls(int(workers), name, kept, _read_lag(deterministic))
+        return cls(int(workers), name, kept, _read_lag(deterministic), _read_folder(checkpoints))
+
+
+def _read_folder(folder: Any) -> str | None:
+    if folder is None:
+        return None
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder) or "://" in str(folder):
+        raise UsageError("'checkpoints' is no folder", expected='a path such as "/shared/runs"', got=repr(folder))
+    path = Path(os.fspath(folder)).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UsageError(
+            "'checkpoints' is no folder", expected="a folder, or a path that is free", got=f"the file {path}"
+        )
+    return str(path)
 
 
 def _read_lag(deterministic: Any) -> int | None:
@@ -131,6 +149,8 @@ class Settings:
         pool: where trials run.
         seed: of every random stream.
         first: configurations to try before the algorithm's own.
+        replicate: how often the leaders are evaluated again when the search is over; 0: not at all.
+        repeats: trials to evaluate again, before anything else.
         on_error: "record" or "raise".
         callbacks: called with (study, trial) after each trial.
     """
@@ -144,6 +164,8 @@ class Settings:
     pool: Pool
     seed: int = 0
     first: tuple[Params, ...] = ()
+    replicate: int = 0
+    repeats: tuple[Repeat, ...] = ()
     on_error: str = "record"
     callbacks: tuple[Callable[..., Any], ...] = ()
 
@@ -156,6 +178,12 @@ class Settings:
             raise UsageError("the space is no Space", expected="luthier.Space(lr=luthier.Float(...))", got=self.space)
         if not _is_whole(self.seed) or self.seed < 0:
             raise UsageError("'seed' is not a whole number", expected="seed >= 0", got=repr(self.seed))
+        if not _is_whole(self.replicate) or self.replicate < 0 or self.replicate == 1:
+            raise UsageError(
+                "'replicate' is not a number of repeats",
+                expected="0, or replicate >= 2: an interval needs at least two results",
+                got=repr(self.replicate),
+            )
         if self.on_error not in ("record", "raise"):
             raise UsageError("'on_error' is unknown", expected='"record" or "raise"', got=repr(self.on_error))
         for callback in self.callbacks:

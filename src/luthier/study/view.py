@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from luthier.extras import need
 from luthier.objectives import Objectives
 from luthier.report import study_page
 from luthier.search import Algorithm
+from luthier.search._standing import Standing, is_grid, standing
 from luthier.space import Space
 from luthier.store import Header, View
 from luthier.study.exchange import write
 from luthier.study.importance import FEWEST, importance
 from luthier.study.ledger import Ledger
 from luthier.study.replay import Difference, Proposer, replay
-from luthier.trial import Status, Trial
+from luthier.study.replicate import originals
+from luthier.trial import Estimate, Status, Trial
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Study:
     interrupted: bool = False
     ender: Callable[[], None] | None = field(default=None, repr=False)
     scratch: object = field(default=None, repr=False)  # keeps a temporary folder alive
+    _known: tuple[tuple[int, int], Standing] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickled copy keeps: everything but the ways to a live driver and to a temporary folder."""
@@ -68,11 +72,27 @@ class Study:
     def best(self) -> Trial:
         """The best completed trial: feasible first, then the objective (of several, the first on the front).
 
+        Where there are repeats (``tune(..., replicate=5)``) it is the one with the best mean of its repeats. Else,
+        where there is one objective and a model sees noise in the results, it is the one that the model believes to
+        be best. Else, and always for a grid, it is the one with the best measurement. Its ``metrics`` are what was
+        measured when it was tried; its ``estimates`` hold mean and 95 % interval where repeats or the model know them.
+
         Raises:
             UsageError: nothing has completed.
         """
-        front = self.front
-        ranked = front or self.objectives.sorted(self.trials)
+        best = self._standing().best
+        return best if best is not None else self.best_measured
+
+    @property
+    def best_measured(self) -> Trial:
+        """The completed trial with the best measurement, lucky or not: feasible first, then the objective.
+
+        Raises:
+            UsageError: nothing has completed.
+        """
+        copies = self._copies()
+        first = [t for t in self.trials if t.number not in copies]
+        ranked = self.objectives.front(first) or self.objectives.sorted(first)
         if not ranked:
             causes = Counter(t.cause for t in self.trials if t.status is Status.FAILED and t.cause)
             raise UsageError(
@@ -85,13 +105,32 @@ class Study:
 
     @property
     def front(self) -> list[Trial]:
-        """The feasible completed trials that none other dominates."""
-        return self.objectives.front(self.trials)
+        """The feasible completed trials that none other dominates; where there are repeats, by their means."""
+        return self._standing().front
 
     @property
     def ranking(self) -> list[Trial]:
-        """The completed trials from best to worst."""
-        return self.objectives.sorted(self.trials)
+        """The completed trials from best to worst, repeats left out; see :attr:`best`."""
+        return self._standing().ranking
+
+    @property
+    def repeats(self) -> dict[int, list[Trial]]:
+        """The repeats of each trial that was evaluated again, by its number."""
+        out: dict[int, list[Trial]] = {}
+        for number, original in self._copies().items():
+            out.setdefault(original, []).append(self.ledger[number])
+        return out
+
+    def _copies(self) -> dict[int, int]:
+        return originals(self.views)
+
+    def _standing(self) -> Standing:
+        copies = self._copies()
+        state = (self.ledger.finished, len(copies))
+        if self._known is None or self._known[0] != state:
+            modelled = not is_grid(self.header.settings["algorithm"])
+            self._known = state, standing(self.space, self.objectives, self.trials, copies, modelled)
+        return self._known[1]
 
     def export(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole study as one JSON Lines file; :func:`luthier.study.import_study` reads it.
@@ -139,11 +178,29 @@ class Study:
     def to_frame(self) -> Any:
         """The trials as a pandas DataFrame: number, status, cause, seconds, then params and metrics by name.
 
+        Where trials were repeated, ``repeats`` is the number of the trial that a row repeats; where repeats or a model
+        know more than the measurement, "loss mean", "loss low" and "loss high" are the estimate and its 95 % interval.
+
         Raises:
             MissingExtra: pandas is not installed.
         """
         pandas = need("pandas", "plot", "Study.to_frame()")
-        return pandas.DataFrame([self._row(t) for t in self.trials])
+        copies, held = self._copies(), {t.number: t.estimates for t in self.ranking}
+        return pandas.DataFrame([{**self._row(t), **self._known_of(t.number, copies, held)} for t in self.trials])
+
+    def _known_of(
+        self, number: int, copies: Mapping[int, int], held: Mapping[int, Mapping[str, Estimate]]
+    ) -> dict[str, Any]:
+        """What repeats and the model add to a row of the table; nothing where there are none."""
+        again = {"repeats": copies.get(number)} if copies else {}
+        names = dict.fromkeys(n for each in held.values() for n in each)
+        found = held.get(number, {})
+        ends = {
+            f"{n} {end}": getattr(found[n], end) if n in found else math.nan
+            for n in names
+            for end in ("mean", "low", "high")
+        }
+        return {**again, **ends}
 
     def _row(self, trial: Trial) -> Mapping[str, Any]:
         head = {"number": trial.number, "status": trial.status.value, "cause": trial.cause, "seconds": trial.seconds}
@@ -171,13 +228,15 @@ class Study:
         """Everything that a report shows, as plain values."""
         done = self.objectives.complete(self.trials)
         shares = {} if len(done) < FEWEST else self.importance()
+        best = self.best if done else None
         return {
             "name": self.name,
             "objectives": list(self.objectives.directions),
             "trials": [
                 {**_plain(t, self.space), "feasible": self.objectives.violation(t.metrics) <= 0} for t in self.trials
             ],
-            "best": self.best.number if done else None,
+            "best": best.number if best else None,
+            "estimates": {n: asdict(e) for n, e in best.estimates.items()} if best else {},
             "front": [t.number for t in self.front],
             "importance": shares,
         }

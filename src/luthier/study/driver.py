@@ -71,10 +71,12 @@ class Driver:
         self._queue = deque(self._ledger.unfinished)  # interrupted earlier: they run again
         tried = [t.params for t in self._ledger.trials]
         self._first = deque(p for p in self._settings.first if p not in tried)
+        self._repeats = deque(self._settings.repeats)
         self._running: dict[int, float] = {}  # number -> monotonic start
         self._steps = sum(len(t.reports) for t in self._finished())
         self._exhausted = False
         self._enough = False
+        self._halt = False  # by a callback
         self._error: LuthierError | None = None
         self._interrupts = Interrupts(self._heard_ctrl_c)
         self._spent_before = 0.0
@@ -90,9 +92,14 @@ class Driver:
         """Seconds that the study has been driven, earlier runs included."""
         return self._spent_before + time.monotonic() - self._began
 
+    @property
+    def fulfilled(self) -> bool:
+        """Whether the search came to its end by itself: all trials done, the target reached, or the space exhausted."""
+        return self._satisfied() and not self._halt and not self._spent_up()
+
     def stop(self) -> None:
         """Starts no more trials."""
-        self._enough = True
+        self._enough = self._halt = True
 
     def drive(self) -> None:
         """Runs to the end.
@@ -185,6 +192,9 @@ class Driver:
         return self._late() or (steps is not None and self._steps >= steps)
 
     def _propose(self, number: int) -> tuple[Params | None, View]:
+        if self._repeats:
+            again = self._repeats.popleft()
+            return again.params, again.view
         if self._first:
             return self._first.popleft(), View("user")
         settings, lag = self._settings, self._settings.pool.lag

@@ -14,7 +14,7 @@ from luthier import search
 from luthier import stop as stop_rules
 from luthier.errors import StoreError, UsageError, nearest
 from luthier.objectives import Objectives
-from luthier.progress import Progress, choose
+from luthier.progress import Progress, Quiet, choose
 from luthier.run import Limits, Maker, Objective
 from luthier.search import Algorithm
 from luthier.space import Parameter, Params, Space
@@ -23,6 +23,7 @@ from luthier.store import Header, State, Store, View, check_name, folder_of, key
 from luthier.study import exchange
 from luthier.study.driver import Driver, Run
 from luthier.study.ledger import Ledger
+from luthier.study.replicate import originals, plan, settings_for
 from luthier.study.settings import Budget, Pool, Settings, Target, read_first
 from luthier.study.view import Study
 from luthier.trial import Status, Trial
@@ -53,6 +54,7 @@ def tune(
     seed: int = 0,
     deterministic: bool | int = False,
     first: Sequence[Params] = (),
+    replicate: int = 0,
     on_error: str = "record",
     callbacks: Sequence[Callback] = (),
     progress: bool | Progress = True,
@@ -88,6 +90,9 @@ def tune(
         deterministic: proposals see results of trials <= k - lag only (lag 8, or the number given), and stop
             rules likewise, so that any number of workers gives the same trials, bit for bit.
         first: configurations to try before the algorithm's own, a known good one for instance.
+        replicate: how often the five best trials (of the front, with several objectives) are evaluated again when the
+            search is over, at least twice; on top of ``trials``. ``best``, ``front`` and ``ranking`` then go by the
+            means of these repeats, and hold their 95 % intervals. 0: not at all.
         on_error: "record", or "raise" to end the study at the first trial that fails.
         callbacks: called with (study, trial) after each trial; ``study.stop()`` ends the study.
         progress: whether to show a live display (plain lines where there is no terminal), or one's own.
@@ -120,6 +125,7 @@ def tune(
         pool=Pool.of(workers, executor, limits, deterministic),
         seed=seed,
         first=read_first(first, whole),
+        replicate=replicate,
         on_error=on_error,
         callbacks=tuple(callbacks),
     )
@@ -135,19 +141,60 @@ def _drive(settings: Settings, place: Place, name: str | None, progress: Progres
         folder = Path(scratch.name) if scratch else Path(str(root)) / key(state.header.name)
         study = _view(store, state.header, settings.space, folder)
         study.scratch = scratch
-        driver = Driver(
-            Run(settings, store, study.name, study.ledger, progress, folder),
-            lambda trial: [callback(study, trial) for callback in settings.callbacks],
-        )
-        study.ender = driver.stop
-        driver.drive()
-        study.ender = None
-        study.views = store.views(study.name)
-        study.interrupted = driver.interrupted
+        known = len(originals(study.views))
+        first = _phase(study, _longer(settings, known), store, progress)
+        if settings.replicate and first.fulfilled:
+            again = plan(settings, study.trials, originals(study.views))
+            if again:
+                _phase(study, settings_for(settings, again, len(study.trials)), store, progress)
+        _conclude(study, progress)
         return study
     finally:
         if store is not place:
             store.close()
+
+
+def _longer(settings: Settings, repeats: int) -> Settings:
+    """With a bound on trials that leaves room for the repeats there are: only the search's own count."""
+    total = settings.budget.trials
+    if total is None or repeats == 0:
+        return settings
+    return replace(settings, budget=replace(settings.budget, trials=total + repeats))
+
+
+def _phase(study: Study, settings: Settings, store: Store, progress: Progress) -> Driver:
+    """Drives the search, or the repeats after it, to the end."""
+
+    def told(trial: Trial) -> None:
+        if settings.repeats and settings.callbacks:
+            study.views = store.views(study.name)
+        for callback in settings.callbacks:
+            callback(study, trial)
+
+    driver = Driver(Run(settings, store, study.name, study.ledger, progress, study.folder), told)
+    study.ender = driver.stop
+    driver.drive()
+    study.ender = None
+    study.views = store.views(study.name)
+    study.interrupted = driver.interrupted
+    return driver
+
+
+def _conclude(study: Study, progress: Progress) -> None:
+    """Says which trial is best where that is not simply the best measurement."""
+    if isinstance(progress, Quiet) or not study.objectives.complete(study.trials):
+        return
+    best = study.best
+    if best.estimates:
+        known = ", ".join(f"{name} {each}" for name, each in best.estimates.items())
+        why = "by its repeats" if next(iter(best.estimates.values())).by == "repeats" else "as a model sees noise"
+        progress.say(f"best {why}: trial {best.number}: {known}")
+
+
+def _root(place: Place, header: Header) -> Path | None:
+    """Where a study's checkpoints live; None: they do not outlive the process."""
+    told = header.settings.get("checkpoints")
+    return Path(str(told)) if told else folder_of(place)
 
 
 def _open(store: Store, name: str | None, settings: Settings) -> State:

@@ -189,14 +189,22 @@ class Objectives:
 
         Constraints first, then non-dominated rank, then crowding; several objectives are welcome.
         """
-        reached = [t for t in others if t.number != trial.number and t.reports and t.reports[-1].step >= step]
-        field = [(t, t.at(step)) for t in [trial, *reached]]
-        known = [(t, m) for t, m in field if not np.isnan(self.losses(m)).any()]
-        if not known or known[0][0] is not trial:
-            return 0, len(known)
+        place = self.standing([trial, *(t for t in others if t.number != trial.number)], step)
+        mine = next((i for i, t in enumerate(place) if t is trial), None)
+        return (0 if mine is None else mine), len(place)
+
+    def standing(self, trials: Iterable[Trial], step: int) -> list[Trial]:
+        """The trials whose curves got as far as ``step`` with every objective known, from best to worst there.
+
+        Constraints first, then non-dominated rank, then crowding; of equals, the one that comes first.
+        """
+        reached = [(t, t.at(step)) for t in trials if t.reports and t.reports[-1].step >= step]
+        known = [(t, m) for t, m in reached if not np.isnan(self.losses(m)).any()]
+        if not known:
+            return []
         losses = np.array([self.losses(m) for _, m in known])
         lack = np.array([self.violation(m) for _, m in known])
-        return int(np.flatnonzero(pareto.order(losses, lack) == 0)[0]), len(known)
+        return [known[i][0] for i in pareto.order(losses, lack)]
 
 
 def _number(name: Any, value: Any) -> float:

@@ -86,6 +86,7 @@ class Tally:
         self.counts: Counter[Status] = Counter()
         self.causes: Counter[str] = Counter()
         self.running: dict[int, Trial] = {}
+        self.paused: set[int] = set()
         self.front: list[Trial] = []
         self.least_broken: Trial | None = None
 
@@ -96,10 +97,13 @@ class Tally:
 
     def add(self, trial: Trial) -> bool:
         """Takes a trial's new state; True if it is a new best or a new point of the front."""
-        if not trial.finished:
+        (self.paused.add if trial.status is Status.PAUSED else self.paused.discard)(trial.number)
+        if trial.status is Status.RUNNING:
             self.running[trial.number] = trial
             return False
         self.running.pop(trial.number, None)
+        if trial.status is Status.PAUSED:
+            return False
         self.counts[trial.status] += 1
         if trial.status is Status.FAILED and trial.cause:
             self.causes[trial.cause] += 1
@@ -191,6 +195,8 @@ class Shown:
         """``24 of 50 trials: 20 complete, 3 stopped, 1 failed``."""
         done, total = self._tally.done, self._outlook.total
         kinds = [f"{self._tally.counts[s]} {s.value}" for s in Status if self._tally.counts[s]]
+        if paused := len(self._tally.paused):
+            kinds.append(f"{paused} paused")
         if running := len(self._tally.running):
             kinds.append(f"{running} running")
         head = f"{done} of {total} trials" if total is not None else f"{done} trials"

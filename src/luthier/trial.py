@@ -12,13 +12,14 @@ class Status(Enum):
     """How a trial stands."""
 
     RUNNING = "running"
+    PAUSED = "paused"  # waits for a stop rule to promote it; goes on from its checkpoint
     COMPLETE = "complete"
-    STOPPED = "stopped"  # by a stop rule, on purpose
+    STOPPED = "stopped"  # by a stop rule, on purpose; or paused and never promoted
     FAILED = "failed"  # raised, returned nonsense, ran out of time or memory, was killed
 
 
 class TrialStopped(Exception):
-    """Raised inside an objective when a stop rule ends its trial. Let it pass."""
+    """Raised inside an objective when a stop rule ends or pauses its trial. Let it pass."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,19 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Leg:
+    """One uninterrupted run of a trial that may be paused.
+
+    Attributes:
+        turn: its place in the order in which the study started things: 0, 1, 2 ...
+        step: where it paused; None: it runs, or it was the trial's last.
+    """
+
+    turn: int
+    step: int | None = None
+
+
+@dataclass(frozen=True)
 class Trial:
     """One row of a study's history. Never changes; a later state is a new record.
 
@@ -64,7 +78,8 @@ class Trial:
         reports: its curve, by rising step.
         cause: why it failed or was stopped, in words; else None.
         started: seconds since 1970 (UTC).
-        ended: the same, or None while it runs.
+        ended: ``started`` plus the seconds that it ran; None while it runs for the first time.
+        legs: its runs, where a stop rule may pause trials; empty: one, whose turn is the trial's number.
         estimates: metric to what is believed of it, where results are noisy; only what a study or a search hands out
             as its best, front or ranking holds them. They do not count when records are compared.
     """
@@ -77,12 +92,24 @@ class Trial:
     cause: str | None = None
     started: float = 0.0
     ended: float | None = None
+    legs: tuple[Leg, ...] = ()
     estimates: Mapping[str, Estimate] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def finished(self) -> bool:
         """Whether it has ended, one way or another."""
-        return self.status is not Status.RUNNING
+        return self.status not in (Status.RUNNING, Status.PAUSED)
+
+    @property
+    def resting(self) -> bool:
+        """Whether it stands at a pause, from which it could go on: paused, or stopped there when its study ended."""
+        paused = bool(self.legs) and self.legs[-1].step is not None
+        return paused and self.status in (Status.PAUSED, Status.STOPPED)
+
+    @property
+    def floor(self) -> int:
+        """The step at which it last paused, -1 if never; what came before stays as it is."""
+        return max((leg.step for leg in self.legs if leg.step is not None), default=-1)
 
     @property
     def seconds(self) -> float | None:
@@ -90,9 +117,20 @@ class Trial:
         return None if self.ended is None else self.ended - self.started
 
     def with_report(self, report: Report) -> Trial:
-        """The record with one more report; a report for the same step replaces the earlier one."""
-        others = [r for r in self.reports if r.step != report.step]
-        return replace(self, reports=tuple(sorted([*others, report], key=lambda r: r.step)))
+        """The record with one more report; a second one for a step adds its metrics, or corrects them."""
+        reports = self.reports
+        if reports and reports[-1].step >= report.step:
+            same = next((r.metrics for r in reports if r.step == report.step), {})
+            report = Report(report.step, {**same, **report.metrics})
+            others = [r for r in reports if r.step != report.step]
+            return replace(self, reports=tuple(sorted([*others, report], key=lambda r: r.step)))
+        return replace(self, reports=(*reports, report))
+
+    def upto(self, step: int) -> Trial:
+        """The record as it stood when it had reported up to a step: stopped there, with the metrics of then."""
+        seen = tuple(r for r in self.reports if r.step <= step)
+        kept = tuple(leg for leg in self.legs if leg.step is not None and leg.step <= step)
+        return replace(self, status=Status.STOPPED, metrics=self.at(step), reports=seen, cause=None, legs=kept)
 
     def at(self, step: int) -> dict[str, float]:
         """The newest value of each metric that was reported up to ``step``."""

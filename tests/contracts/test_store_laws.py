@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ import luthier as lt
 from luthier.errors import StoreError
 from luthier.store import Header, Lease, View, open_store
 from luthier.store.memory import Memory
-from luthier.trial import Report, Status, Trial
+from luthier.trial import Leg, Report, Status, Trial
 
 AWKWARD = ["plain", 'it\'s "quoted"; DROP TABLE luthier_trials;--', "🎻/../..\\é\n", "x" * 10_000, "%s {} ?"]
 
@@ -134,6 +134,27 @@ def test_starting_again_forgets_the_reports_and_counts(store):
     assert store.trials("study") == [Trial(0, {"x": 1}, started=9.0)]
 
 
+def test_a_promoted_trial_keeps_what_it_told_before_its_pause(store):
+    begun(store)
+    trial = Trial(0, {"x": 1}, started=2.0, legs=(Leg(0),))
+    for _ in range(3):  # its driver died twice
+        starts = store.start("study", "me", trial, View())
+    assert starts == 3
+    for step in (1, 2):
+        trial = trial.with_report(Report(step, {"loss": 1.0 / step}))
+        store.report("study", "me", 0, trial.reports[-1])
+    paused = replace(trial, legs=(Leg(0, 2),)).ending(Status.PAUSED, 3.5, cause="waits")
+    store.finish("study", "me", paused)
+    assert store.trials("study") == [paused]
+    again = replace(paused, status=Status.RUNNING, legs=(Leg(0, 2), Leg(7)))
+    assert store.start("study", "me", again, View()) == 1  # a pause proves that it does no harm
+    store.report("study", "me", 0, Report(3, {"loss": 0.2}))
+    assert store.start("study", "me", again, View()) == 2
+    (back,) = store.trials("study")
+    assert (back.reports, back.legs, back.floor) == (paused.reports, again.legs, 2)
+    assert (back.started, back.ended, back.status) == (2.0, 3.5, Status.RUNNING)
+
+
 def test_a_live_driver_keeps_others_out_and_is_named(store):
     begun(store)
     mine = Lease("me")
@@ -168,7 +189,7 @@ def test_a_driver_that_lost_its_lease_writes_no_more(store):
 
 def test_what_a_proposal_saw_is_kept(store):
     begun(store)
-    views = {0: View("user"), 1: View("algorithm", (0,)), 2: View("algorithm", (0, 1))}
+    views = {0: View("user"), 1: View("algorithm", (0,), 2), 2: View("algorithm", (0, 1))}
     for number, view in views.items():
         store.start("study", "me", Trial(number, {}), view)
     store.start("study", "me", Trial(1, {}), View())  # begun again: what it was made from stays
@@ -318,6 +339,9 @@ def test_stores_of_every_released_schema_open_and_go_on(tmp_path, fixture):
     assert old.trials[0].reports[1].metrics == {"loss": math.inf}
     assert old.trials[2].cause.startswith("ValueError: a recorded failure")
     assert set(old.views) == set(range(6))
+    if fixture.stem != "schema_1":
+        assert [t.resting for t in old.trials] == [False, False, False, True, False, False]
+        assert old.trials[1].legs == (Leg(1, 1), Leg(6))
     space = lt.Space(x=lt.Float(-1, 1), kind=lt.Choice([int, None, "a"]))
     options = {"minimize": "loss", "constraints": {"loss": "<= 10"}, "algorithm": "random", "progress": False}
     study = lt.tune(lambda t: t["x"] ** 2, space, trials=8, store=path, name=old.name, **options)

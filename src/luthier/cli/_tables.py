@@ -77,6 +77,9 @@ def _failures(study: Study, console: Console) -> None:
     stopped = sum(t.status is Status.STOPPED for t in study.trials)
     if stopped:
         console.print(Text(f"{stopped} stopped early", style="dim"))
+    paused = sum(t.status is Status.PAUSED for t in study.trials)
+    if paused:
+        console.print(Text(f"{paused} paused", style="dim"))
     causes = Counter(t.cause for t in study.trials if t.status is Status.FAILED)
     for cause, times in causes.most_common(5):
         console.print(Text(f"{times} failed: {cause}", style="red"))

@@ -52,12 +52,14 @@ class Job:
         params: its values.
         seed: a number for the objective's own random streams, the same whenever this trial runs.
         folder: where its checkpoint may live; made when first asked for.
+        step: what it reported last before it paused; -1: it starts afresh.
     """
 
     number: int
     params: Mapping[str, Any]
     seed: int
     folder: str
+    step: int = -1
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,17 @@ class LiveTrial(Mapping[str, Any]):
         params: the values, as a dict of the objective's own.
         number: 0, 1, 2 ... within the study.
         seed: a number below 2**32 that depends on the study's seed and the trial's number only.
+        resumed: whether it goes on after a pause with a checkpoint; load what it saved there at ``step``.
+        step: the last step that it reported before the pause; -1 where it starts afresh, so that
+            ``range(trial.step + 1, epochs)`` is what is left to do.
     """
 
     def __init__(self, job: Job, tell: Tell) -> None:
         self.params = dict(job.params)
         self.number = job.number
         self.seed = job.seed
+        self.resumed = job.step >= 0 and os.path.isdir(job.folder)  # else it left nothing behind
+        self.step = job.step if self.resumed else -1
         self._folder = job.folder
         self._tell = tell
         self._stopped: str | None = None
@@ -49,7 +54,10 @@ class LiveTrial(Mapping[str, Any]):
 
     @property
     def checkpoint(self) -> str:
-        """A folder that survives: the same one when this trial is run again after a crash."""
+        """A folder that survives: the same one when this trial goes on after a pause, or runs again after a crash.
+
+        Save before reporting: a report may be where the trial pauses.
+        """
         os.makedirs(self._folder, exist_ok=True)
         return self._folder
 

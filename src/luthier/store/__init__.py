@@ -87,11 +87,14 @@ class View:
 
     Attributes:
         by: "algorithm", or "user" for configurations given to be tried first.
-        pending: numbers of the earlier trials that had not ended; all other earlier ones had.
+        pending: turns (see :class:`luthier.trial.Leg`; where no trial pauses, the numbers) of the earlier runs that
+            had not ended; all other earlier ones had.
+        level: how far the algorithm had been made cheaper, see :mod:`luthier.study.governor`.
     """
 
     by: str = "algorithm"
     pending: tuple[int, ...] = ()
+    level: int = 0
 
 
 class Store(Protocol):
@@ -134,10 +137,12 @@ class Store(Protocol):
         ...
 
     def start(self, name: str, token: str, trial: Trial, view: View) -> int:
-        """Records a trial before it runs; one that is there already starts afresh and keeps its view.
+        """Records a trial before it runs; one that is there already keeps its view.
+
+        It goes on from its last pause, afresh if there was none: later reports are forgotten.
 
         Returns:
-            how often it was started.
+            how often it was started since it last paused.
         """
         ...
 
@@ -150,7 +155,7 @@ class Store(Protocol):
         ...
 
     def finish(self, name: str, token: str, trial: Trial) -> None:
-        """Records how a trial ended; its reports are there already."""
+        """Records how a trial ended or that it paused; its reports are there already."""
         ...
 
     def delete(self, name: str) -> None:

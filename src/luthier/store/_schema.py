@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 from luthier.errors import StoreError
 
-VERSION = 1
+VERSION = 2
 
 TABLES = MetaData()
 
@@ -55,7 +55,9 @@ trials = Table(
     Column("cause", Text),
     Column("started", Double, nullable=False),
     Column("ended", Double),
-    Column("starts", Integer, nullable=False, default=1),  # how often it was begun
+    Column("starts", Integer, nullable=False, default=1),  # how often it was begun since it last paused
+    Column("legs", Text),  # JSON: [turn, step] of each run where a stop rule pauses trials; NULL: one run
+    Column("level", Integer, nullable=False, server_default="0"),  # how far the algorithm had been made cheaper
 )
 
 reports = Table(
@@ -68,7 +70,12 @@ reports = Table(
 )
 
 # _MIGRATIONS[v] holds the statements that lead from version v to v + 1.
-_MIGRATIONS: dict[int, tuple[str, ...]] = {}
+_MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: (
+        "ALTER TABLE luthier_trials ADD COLUMN legs TEXT",
+        "ALTER TABLE luthier_trials ADD COLUMN level INTEGER NOT NULL DEFAULT 0",
+    ),
+}
 
 
 def prepare(connection: Connection, place: str) -> None:

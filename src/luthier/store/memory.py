@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from luthier.store import Header, Lease, State, View, held, lost
-from luthier.trial import Report, Trial
+from luthier.trial import Report, Status, Trial
 
 
 @dataclass
@@ -63,7 +63,9 @@ class Memory:
     def start(self, name: str, token: str, trial: Trial, view: View) -> int:
         study = self._mine(name, token)
         study.views.setdefault(trial.number, view)
-        study.trials[trial.number] = trial
+        before = study.trials.get(trial.number, trial)
+        kept = tuple(r for r in before.reports if r.step <= trial.floor)
+        study.trials[trial.number] = replace(trial, reports=kept)
         study.starts[trial.number] = study.starts.get(trial.number, 0) + 1
         return study.starts[trial.number]
 
@@ -72,7 +74,10 @@ class Memory:
         study.trials[number] = study.trials[number].with_report(report)
 
     def finish(self, name: str, token: str, trial: Trial) -> None:
-        self._mine(name, token).trials[trial.number] = trial
+        study = self._mine(name, token)
+        study.trials[trial.number] = trial
+        if trial.status is Status.PAUSED:
+            study.starts[trial.number] = 0
 
     def delete(self, name: str) -> None:
         self._studies.pop(name, None)

@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, Row, make_url
 from luthier.errors import StoreError
 from luthier.store import Header, Lease, State, View, held, key, lost
 from luthier.store._schema import prepare, reports, studies, trials
-from luthier.trial import Report, Status, Trial
+from luthier.trial import Leg, Report, Status, Trial
 
 # Statements are built once: building them costs more than running them.
 _KEY = studies.c.key == bindparam("the_key")
@@ -30,8 +30,9 @@ _START = insert(trials)
 _AGAIN = update(trials).where(_TRIAL).values(starts=trials.c.starts + 1)
 _STARTS = select(trials.c.starts).where(_TRIAL)
 _FINISH = update(trials).where(_TRIAL)
+_PAUSE = _FINISH.values(starts=0)
 _CURVE = (reports.c.study == bindparam("the_study")) & (reports.c.number == bindparam("the_number"))
-_FORGET = delete(reports).where(_CURVE)
+_FORGET = delete(reports).where(_CURVE & (reports.c.step > bindparam("the_floor")))
 _REPORT = insert(reports)
 _CORRECT = update(reports).where(_CURVE & (reports.c.step == bindparam("the_step")))
 
@@ -117,20 +118,22 @@ class Sql:
                 connection.execute(_RENEW, mine)
 
     def views(self, name: str) -> dict[int, View]:
-        wanted = select(trials.c.number, trials.c.proposed_by, trials.c.pending).where(trials.c.study == self._id(name))
+        kept = (trials.c.number, trials.c.proposed_by, trials.c.pending, trials.c.level)
+        wanted = select(*kept).where(trials.c.study == self._id(name))
         with self._told("read"), self._reading() as connection:
-            return {n: View(by, tuple(json.loads(pending))) for n, by, pending in connection.execute(wanted)}
+            return {n: View(by, _numbers(pending), level) for n, by, pending, level in connection.execute(wanted)}
 
     def start(self, name: str, token: str, trial: Trial, view: View) -> int:
-        seen = {"proposed_by": view.by, "pending": json.dumps(view.pending)}
+        seen = {"proposed_by": view.by, "pending": json.dumps(view.pending), "level": view.level}
         mine = {"study": self._id(name), "number": trial.number, **seen}
         same = {"the_study": self._id(name), "the_number": trial.number}
-        values = {"status": trial.status.value, "params": json.dumps(dict(trial.params)), "started": trial.started}
+        begun = {"status": trial.status.value, "params": json.dumps(dict(trial.params)), "started": trial.started}
+        values = {**begun, "legs": _written(trial.legs)}
         try:
             self._write(name, token, (_START, {**mine, **values, "starts": 1}))
             return 1
         except _Twice:
-            self._write(name, token, (_FORGET, same), (_AGAIN, {**same, **values}))
+            self._write(name, token, (_FORGET, {**same, "the_floor": trial.floor}), (_AGAIN, {**same, **values}))
         with self._told("read"), self._reading() as connection:
             return int(connection.execute(_STARTS, same).scalar_one())
 
@@ -151,8 +154,9 @@ class Sql:
             "metrics": _text(trial.metrics),
             "cause": None if trial.cause is None else trial.cause.replace("\x00", "\\0"),
             "ended": trial.ended,
+            "legs": _written(trial.legs),
         }
-        self._write(name, token, (_FINISH, values))
+        self._write(name, token, (_PAUSE if trial.status is Status.PAUSED else _FINISH, values))
 
     def delete(self, name: str) -> None:
         mine = self._id(name)
@@ -314,7 +318,16 @@ def _state(row: Row[Any]) -> State:
 def _trial(row: Row[Any], curve: tuple[Report, ...]) -> Trial:
     metrics = _floats(row.metrics) if row.metrics else {}
     params = json.loads(row.params)
-    return Trial(row.number, params, Status(row.status), metrics, curve, row.cause, row.started, row.ended)
+    legs = tuple(Leg(int(turn), None if step is None else int(step)) for turn, step in json.loads(row.legs or "[]"))
+    return Trial(row.number, params, Status(row.status), metrics, curve, row.cause, row.started, row.ended, legs)
+
+
+def _written(legs: Sequence[Leg]) -> str | None:
+    return json.dumps([[leg.turn, leg.step] for leg in legs]) if legs else None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, json.loads(text)))
 
 
 def _text(metrics: Mapping[str, float]) -> str:

@@ -21,10 +21,11 @@ from luthier.progress import Outlook, Progress
 from luthier.run import Job, Outcome, Work
 from luthier.search._threads import OneThread
 from luthier.space import Params
+from luthier.stop import promoter
 from luthier.store import Store, View
 from luthier.study.ledger import Ledger
 from luthier.study.settings import Settings
-from luthier.trial import Report, Status, Trial
+from luthier.trial import Leg, Report, Status, Trial
 
 _BEAT = 5.0  # seconds between two signs of life
 _PATIENCE = 60.0  # seconds of silence after which a driver on another machine counts as dead
@@ -73,10 +74,13 @@ class Driver:
         self._first = deque(p for p in self._settings.first if p not in tried)
         self._repeats = deque(self._settings.repeats)
         self._running: dict[int, float] = {}  # number -> monotonic start
-        self._steps = sum(len(t.reports) for t in self._finished())
+        self._halted: dict[int, str] = {}  # trials that were told to pause, and why
+        self._promoter = promoter(run_.settings.stop)
+        self._steps = sum(len(_kept(t).reports) for t in self._ledger.trials)
         self._exhausted = False
         self._enough = False
         self._halt = False  # by a callback
+        self._over = False
         self._error: LuthierError | None = None
         self._interrupts = Interrupts(self._heard_ctrl_c)
         self._spent_before = 0.0
@@ -85,7 +89,7 @@ class Driver:
     @property
     def interrupted(self) -> bool:
         """Whether Ctrl-C ended the run before its budget did."""
-        return self._interrupts.count > 0 and not self._satisfied()
+        return self._interrupts.count > 0 and not self._over
 
     @property
     def spent(self) -> float:
@@ -95,7 +99,7 @@ class Driver:
     @property
     def fulfilled(self) -> bool:
         """Whether the search came to its end by itself: all trials done, the target reached, or the space exhausted."""
-        return self._satisfied() and not self._halt and not self._spent_up()
+        return self._over and not self._halt and not self._spent_up()
 
     def stop(self) -> None:
         """Starts no more trials."""
@@ -129,7 +133,8 @@ class Driver:
         work = Work(settings.objective, settings.objectives, settings.pool.workers, settings.pool.limits)
         executor = run.get(settings.pool.executor)(work, self)
         total, timeout = self._total(), settings.budget.timeout
-        progress.open(Outlook(self._run.name, settings.objectives, total, timeout, self.spent), self._finished())
+        past = [t for t in self._ledger.trials if t.status is not Status.RUNNING]
+        progress.open(Outlook(self._run.name, settings.objectives, total, timeout, self.spent), past)
         try:
             while True:
                 while executor.free > 0 and (job := self._next()) is not None:
@@ -139,6 +144,10 @@ class Driver:
                 executor.wait(_WAIT)
                 if self._error is not None:
                     raise self._error
+            self._over = self._satisfied()
+            for trial in self._ledger.paused if self._over else ():
+                cause = f"paused at step {trial.floor} and not promoted before the study ended"
+                self._end(trial, Outcome(Status.STOPPED, cause=cause))
         finally:
             executor.close()
             progress.close()
@@ -150,9 +159,6 @@ class Driver:
         known = [n for n in (self._settings.budget.trials, whole) if n is not None]
         return min(known, default=None)
 
-    def _finished(self) -> list[Trial]:
-        return self._ledger.history(len(self._ledger), None)
-
     # what starts next
 
     def _next(self) -> Job | None:
@@ -160,27 +166,35 @@ class Driver:
         if self._ends():
             return None
         while self._queue:
-            again = self._queue.popleft()
-            if job := self._start(again.number, dict(again.params), View()):
+            if job := self._start(_kept(self._queue.popleft()), View()):
                 return job
-        number = len(self._ledger)
-        budget, lag = self._settings.budget, self._settings.pool.lag
-        if budget.trials is not None and number >= budget.trials:
-            return None
-        if lag is not None and self._ledger.complete_below <= number - lag:
-            return None
-        params, view = self._propose(number)
-        return None if params is None else self._start(number, params, view)
+        ledger, lag = self._ledger, self._settings.pool.lag
+        while lag is None or ledger.complete_below > ledger.turns - lag:
+            if job := self._promoted() or self._new():
+                return job
+            still = not self._running if lag is None else ledger.last_turn <= ledger.turns - lag
+            if still:  # nothing more will be known
+                return self._promoted(closing=True)
+            if lag is None or self._promoter is None:
+                return None
+            ledger.skip()  # whoever rests may go on once later turns are seen
+        return None
 
     def _ends(self) -> bool:
         """Whether no more trials start."""
-        return self._satisfied() or self._interrupts.count > 0
+        return self._enough or self._spent_up() or self._interrupts.count > 0
 
     def _satisfied(self) -> bool:
-        """Whether the budget is used up."""
+        """Whether the study has all that was asked for; only asked when nothing runs."""
+        if self._enough or self._spent_up():
+            return True
+        full = self._exhausted or self._full()
+        return full and not self._queue and self._best_resting(closing=True) is None
+
+    def _full(self) -> bool:
+        """Whether no new trials may begin."""
         total = self._settings.budget.trials
-        full = total is not None and self._ledger.finished >= total
-        return full or self._enough or self._exhausted or self._spent_up()
+        return total is not None and len(self._ledger) >= total
 
     def _late(self) -> bool:
         timeout = self._settings.budget.timeout
@@ -188,26 +202,57 @@ class Driver:
 
     def _spent_up(self) -> bool:
         """Whether running trials should end, too."""
-        steps = self._settings.budget.steps
-        return self._late() or (steps is not None and self._steps >= steps)
+        return self._late() or self._walked()
 
-    def _propose(self, number: int) -> tuple[Params | None, View]:
+    def _walked(self) -> bool:
+        steps = self._settings.budget.steps
+        return steps is not None and self._steps >= steps
+
+    def _best_resting(self, closing: bool = False) -> int | None:
+        """The paused trial that may go on, by its number."""
+        if self._promoter is None:
+            return None
+        standing = self._ledger.standing(self._settings.pool.lag)
+        return self._promoter.promotes(standing, self._settings.objectives, closing)
+
+    def _promoted(self, closing: bool = False) -> Job | None:
+        """A paused trial that goes on."""
+        number = self._best_resting(closing)
+        if number is None:
+            return None
+        trial = self._ledger[number]
+        legs = (*trial.legs, Leg(self._ledger.turns))
+        return self._start(replace(trial, status=Status.RUNNING, cause=None, legs=legs), View())
+
+    def _new(self) -> Job | None:
+        """A trial that did not exist before."""
+        if self._full() or self._exhausted:
+            return None
+        number, turn = len(self._ledger), self._ledger.turns
+        params, view = self._propose(number, turn)
+        if params is None:
+            return None
+        legs = (Leg(turn),) if self._promoter is not None or turn != number else ()
+        return self._start(Trial(number, params, started=time.time(), legs=legs), view)
+
+    def _propose(self, number: int, turn: int) -> tuple[Params | None, View]:
         if self._repeats:
             again = self._repeats.popleft()
             return again.params, again.view
         if self._first:
             return self._first.popleft(), View("user")
-        settings, lag = self._settings, self._settings.pool.lag
-        running = [*self._running, *(t.number for t in self._queue)]
-        history, pending = self._ledger.history(number, lag), self._ledger.pending(number, lag, running)
+        settings = self._settings
+        hidden = self._ledger.hidden(turn, settings.pool.lag, [*self._running, *(t.number for t in self._queue)])
+        history, pending = self._ledger.seen(turn, hidden)
         key = Key(settings.seed, number)
         with self._one_thread():
             found = settings.algorithm.ask(settings.space, settings.objectives, history, pending, 1, key)
         self._exhausted = not found
-        return (found[0] if found else None), View(pending=tuple(t.number for t in pending))
+        return (found[0] if found else None), View(pending=hidden)
 
-    def _start(self, number: int, params: Params, view: View) -> Job | None:
-        trial = Trial(number, params, started=time.time())
+    def _start(self, trial: Trial, view: View) -> Job | None:
+        """Sends a trial on its way: a new one, one that goes on from its pause, or one that was interrupted."""
+        number = trial.number
         self._ledger.put(trial)
         starts = self._run.store.start(self._run.name, self._token, self._dumped(trial), view)
         if starts > _STARTS:
@@ -217,28 +262,54 @@ class Driver:
         self._running[number] = time.monotonic()
         self._run.progress.update(trial)
         seed = Key(self._settings.seed, number).integer("objective")
-        return Job(number, params, seed, str(self._run.folder / str(number)))
+        return Job(number, trial.params, seed, str(self._run.folder / str(number)), trial.floor)
 
     # what executors tell
 
     def reported(self, number: int, report: Report) -> str | None:
         """See :class:`luthier.run.Desk`."""
-        trial = self._ledger[number].with_report(report)
-        self._run.store.report(self._run.name, self._token, number, report)
+        known = self._ledger[number]
+        if number in self._halted:
+            return self._halted[number]
+        if self._walked():
+            return "the study's steps were used up"  # by others, while this one ran: not one more counts
+        if report.step <= known.floor:
+            return None  # it was told before the pause
+        trial = known.with_report(report)
+        whole = next(r for r in reversed(trial.reports) if r.step == report.step)
+        self._run.store.report(self._run.name, self._token, number, whole)
         self._ledger.put(trial)
         self._run.progress.update(trial)
-        self._steps += 1
+        self._steps += len(trial.reports) - len(known.reports)
         if self._spent_up():
             return "the study's time was up" if self._late() else "the study's steps were used up"
-        rule = self._settings.stop
+        return self._judged(trial)
+
+    def _judged(self, trial: Trial) -> str | None:
+        """Why a trial stops or pauses now, or None."""
+        rule, objectives, lag = self._settings.stop, self._settings.objectives, self._settings.pool.lag
         if rule is None:
             return None
-        others = self._ledger.others(number, self._settings.pool.lag)
-        return rule.stops(trial, others, self._settings.objectives)
+        reason = rule.stops(trial, self._ledger.others(trial.number, lag), objectives)
+        if reason is not None or self._promoter is None:
+            return reason
+        reason = self._promoter.pauses(trial, objectives)
+        if reason is None:
+            return None
+        if lag is None:  # it may go on at once, where it would be the next to be promoted
+            others = [t for t in self._ledger.standing(None) if t.number != trial.number]
+            if self._promoter.promotes([_rested(trial), *others], objectives) == trial.number:
+                return None
+        self._halted[trial.number] = reason
+        return reason
 
     def finished(self, number: int, outcome: Outcome) -> None:
         """See :class:`luthier.run.Desk`."""
-        self._end(self._ledger[number], outcome)
+        trial, reason = self._ledger[number], self._halted.pop(number, None)
+        if reason is not None and outcome.status is Status.STOPPED:
+            self._keep(_rested(trial), Outcome(Status.PAUSED, cause=reason))
+            return
+        self._end(trial, outcome)
         if outcome.status is Status.FAILED and self._settings.on_error == "raise":
             self._error = ObjectiveError(
                 f"trial {number} failed: {outcome.cause}",
@@ -252,15 +323,21 @@ class Driver:
         self._run.progress.say(f"[trial {number}] {text}" if number >= 0 else f"[worker] {text}")
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
-        began = self._running.pop(trial.number, None)
-        took = time.monotonic() - began if began is not None else 0.0
-        ended = trial.ending(outcome.status, trial.started + took, outcome.metrics, outcome.cause)
-        self._run.store.finish(self._run.name, self._token, self._dumped(ended))
-        self._ledger.put(ended)
-        self._run.progress.update(ended)
+        ended = self._keep(trial, outcome)
         if self._settings.budget.reached(ended, self._settings.objectives):
             self._enough = True
         self._told(ended)
+
+    def _keep(self, trial: Trial, outcome: Outcome) -> Trial:
+        """Writes down how a trial stands at the end of its leg."""
+        began = self._running.pop(trial.number, None)
+        took = time.monotonic() - began if began is not None else 0.0
+        before = trial.ended if trial.legs and trial.ended is not None else trial.started
+        ended = trial.ending(outcome.status, before + took, outcome.metrics, outcome.cause)
+        self._run.store.finish(self._run.name, self._token, self._dumped(ended))
+        self._ledger.put(ended)
+        self._run.progress.update(ended)
+        return ended
 
     def _dumped(self, trial: Trial) -> Trial:
         return replace(trial, params=self._settings.space.dump(trial.params))
@@ -314,6 +391,20 @@ class Interrupts:
         if self.count > 1:
             raise KeyboardInterrupt
         self._heard()
+
+
+def _kept(trial: Trial) -> Trial:
+    """What is left of a trial when it goes on: of an interrupted one what was told before its last pause."""
+    if trial.status is not Status.RUNNING:
+        return trial
+    reports = tuple(r for r in trial.reports if r.step <= trial.floor)
+    return replace(trial, reports=reports, started=trial.started if reports else time.time())
+
+
+def _rested(trial: Trial) -> Trial:
+    """A trial as it stands when it pauses where it is."""
+    legs = (*trial.legs[:-1], replace(trial.legs[-1], step=trial.reports[-1].step))
+    return replace(trial, status=Status.PAUSED, legs=legs)
 
 
 def _quietly(act: Callable[[], None]) -> None:

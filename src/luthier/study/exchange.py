@@ -13,9 +13,9 @@ from typing import Any
 
 from luthier.errors import StoreError, UsageError
 from luthier.store import Header, Store, View, check_name, short
-from luthier.trial import Report, Status, Trial
+from luthier.trial import Leg, Report, Status, Trial
 
-FORMAT = 1
+FORMAT = 2
 
 Entry = tuple[Trial, View]
 
@@ -85,6 +85,8 @@ def _row(trial: Trial, view: View) -> dict[str, Any]:
         "ended": trial.ended,
         "proposed_by": view.by,
         "pending": list(view.pending),
+        "level": view.level,
+        "legs": [[leg.turn, leg.step] for leg in trial.legs],
     }
 
 
@@ -99,8 +101,9 @@ def _entry(row: Mapping[str, Any]) -> Entry:
         None if row["cause"] is None else str(row["cause"]),
         float(row["started"]),
         None if row["ended"] is None else float(row["ended"]),
+        tuple(Leg(int(turn), None if step is None else int(step)) for turn, step in row.get("legs", ())),
     )
-    return trial, View(str(row["proposed_by"]), tuple(int(n) for n in row["pending"]))
+    return trial, View(str(row["proposed_by"]), tuple(int(n) for n in row["pending"]), int(row.get("level", 0)))
 
 
 def _plain(metrics: Mapping[str, float]) -> dict[str, float | str]:
@@ -126,11 +129,11 @@ def put(store: Store, header: Header, entries: Iterable[Entry], name: str | None
     store.claim(mine.name, token, 0.0)
     try:
         for trial, view in entries:
-            begun = Trial(trial.number, trial.params, started=trial.started)
+            begun = Trial(trial.number, trial.params, started=trial.started, legs=trial.legs)
             store.start(mine.name, token, begun, view)
             for report in trial.reports:
                 store.report(mine.name, token, trial.number, report)
-            if trial.finished:
+            if trial.status is not Status.RUNNING:
                 store.finish(mine.name, token, trial)
     finally:
         store.release(mine.name, token)

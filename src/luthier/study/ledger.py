@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from luthier.trial import Status, Trial
+from luthier.trial import Leg, Status, Trial
 
 
 def _number(trial: Trial) -> int:
@@ -14,7 +14,10 @@ def _number(trial: Trial) -> int:
 
 
 class Ledger:
-    """Trials by number; none is ever removed.
+    """Trials by number, and their legs by turn; none is ever removed.
+
+    A turn is the place of a leg in the order in which the study started things. Where no trial ever pauses, each
+    has one leg, whose turn is the trial's number.
 
     Args:
         trials: those of earlier runs; interrupted ones still as running.
@@ -23,8 +26,14 @@ class Ledger:
     def __init__(self, trials: Iterable[Trial] = ()) -> None:
         self._all: dict[int, Trial] = {t.number: t for t in trials}
         self._history = sorted((t for t in self._all.values() if t.finished), key=_number)
+        self._paused = {t.number for t in self._all.values() if t.status is Status.PAUSED}
+        self._legged = any(t.legs for t in self._all.values())
+        self._stages: dict[int, list[Trial]] = {}  # number -> what it was at the end of each leg, if any has several
+        begun = {leg.turn: t.finished or leg.step is not None for t in self._all.values() for leg in legs(t)}
+        self.turns = max(begun, default=-1) + 1  # the next one
+        self._ended = {n for n in range(self.turns) if begun.get(n, True)}  # the others were passed over
         self._complete_below = 0
-        self._advance()
+        self._settle(*self._all.values())
 
     def __len__(self) -> int:
         return len(self._all)
@@ -43,50 +52,131 @@ class Ledger:
         return len(self._history)
 
     @property
+    def idle(self) -> int:
+        """How many have ended or are paused."""
+        return len(self._history) + len(self._paused)
+
+    @property
+    def paused(self) -> list[Trial]:
+        """Those that are paused, by number."""
+        return [self._all[n] for n in sorted(self._paused)]
+
+    @property
     def unfinished(self) -> list[Trial]:
-        """Those that have not ended, by number."""
-        if len(self._history) == len(self._all):
+        """Those that run, by the turn at which they began to."""
+        if self.idle == len(self._all):
             return []
-        return [t for t in self.trials if not t.finished]
+        return sorted((t for t in self._all.values() if t.status is Status.RUNNING), key=lambda t: legs(t)[-1].turn)
+
+    @property
+    def last_turn(self) -> int:
+        """The turn of the leg that was started last; -1: none was."""
+        return max((legs(t)[-1].turn for t in self._all.values()), default=-1)
 
     @property
     def complete_below(self) -> int:
-        """Every trial with a lower number has ended."""
+        """Every leg of an earlier turn has ended."""
         return self._complete_below
 
     def put(self, trial: Trial) -> None:
         """Takes a trial's new state."""
+        before = self._all.get(trial.number)
         self._all[trial.number] = trial
+        if before is not None and before.finished:
+            del self._history[bisect_left(self._history, trial.number, key=_number)]
         if trial.finished:
             insort(self._history, trial, key=_number)
-            self._advance()
+        (self._paused.add if trial.status is Status.PAUSED else self._paused.discard)(trial.number)
+        last = legs(trial)[-1]
+        self.turns = max(self.turns, last.turn + 1)
+        if trial.finished or last.step is not None:
+            self._ended.add(last.turn)
+        if trial.legs and not self._legged:
+            self._legged = True
+            self._settle(*self._all.values())
+        self._settle(trial)
 
-    def history(self, number: int, lag: int | None) -> list[Trial]:
-        """The finished trials that the proposal of this number may see."""
-        if lag is None:
-            return list(self._history)
-        return self._history[: bisect_left(self._history, number - lag + 1, key=_number)]
+    def skip(self) -> None:
+        """Passes over a turn at which nothing could start."""
+        self._ended.add(self.turns)
+        self.turns += 1
+        self._settle()
 
-    def pending(self, number: int, lag: int | None, running: Sequence[int]) -> list[Trial]:
-        """The trials that count as running for the proposal of this number, without what they reported so far.
+    def hidden(self, turn: int, lag: int | None, running: Iterable[int]) -> tuple[int, ...]:
+        """The turns of those earlier legs that what is decided at this turn may not see.
 
-        Reports come at moments of their own; a proposal that depended on them could not be made again.
+        Args:
+            turn: of the decision.
+            lag: legs of turns <= turn - lag are seen; None: all that have ended.
+            running: numbers of the trials that run or wait to run again.
         """
+        if lag is not None:
+            return tuple(range(max(turn - lag + 1, 0), turn))
+        return tuple(sorted(legs(self._all[n])[-1].turn for n in running))
+
+    def seen(self, turn: int, hidden: Collection[int]) -> tuple[list[Trial], list[Trial]]:
+        """What a proposal of this turn may see: the trials that have ended, and those that count as running.
+
+        A trial whose last visible leg ended with a pause stands as if it had been stopped there. Running ones come
+        without what they reported so far: reports come at moments of their own, and a proposal that depended on them
+        could not be made again.
+        """
+        if not self._legged:
+            early = self._history[: bisect_left(self._history, turn, key=_number)]
+            old = {n for n in hidden if n in self._all and self._all[n].finished}
+            history = [t for t in early if t.number not in old] if old else early
+            return history, [_hidden(self._all[n]) for n in hidden if n in self._all]
+        stages = {n: self._stage(n, turn, hidden) for n in sorted(self._all)}
+        begun = [n for n, t in stages.items() if t is None and legs(self._all[n])[0].turn in hidden]
+        return [t for t in stages.values() if t is not None], [_hidden(self._all[n]) for n in begun]
+
+    def standing(self, lag: int | None) -> list[Trial]:
+        """The trials as a promotion decided now may see them: those that may go on, and only they, are paused."""
         if lag is None:
-            return [_hidden(self._all[n]) for n in sorted(running)]
-        return [_hidden(self._all[n]) for n in range(max(number - lag + 1, 0), number) if n in self._all]
+            return [_ready(t, t) for t in self._all.values()]
+        hidden = self.hidden(self.turns, lag, ())
+        stages = ((t, self._stage(n, self.turns, hidden)) for n, t in self._all.items())
+        return [_ready(trial, stage) for trial, stage in stages if stage is not None]
 
     def others(self, number: int, lag: int | None) -> list[Trial]:
         """The trials against which a running one is judged."""
         if lag is None:
             return [t for n, t in self._all.items() if n != number]
-        return self.history(number, lag)
+        turn = legs(self._all[number])[-1].turn
+        return [t for t in self.seen(turn, self.hidden(turn, lag, ()))[0] if t.number != number]
 
-    def _advance(self) -> None:
-        while self._complete_below in self._all and self._all[self._complete_below].finished:
+    def _stage(self, number: int, turn: int, hidden: Collection[int]) -> Trial | None:
+        """A trial at the end of its last leg that is earlier than a turn and not hidden."""
+        for leg, stage in reversed(list(zip(legs(self._all[number]), self._stages.get(number, ()), strict=False))):
+            if leg.turn < turn and leg.turn not in hidden:
+                return stage
+        return None
+
+    def _settle(self, *trials: Trial) -> None:
+        """Keeps what trials were at the end of their legs, and counts how far everything has ended."""
+        for trial in trials if self._legged else ():
+            stages = self._stages.setdefault(trial.number, [])
+            for leg in legs(trial)[len(stages) :]:
+                if leg.step is not None:
+                    stages.append(trial.upto(leg.step))
+                elif trial.finished:
+                    stages.append(trial)
+        while self._complete_below in self._ended:
+            self._ended.discard(self._complete_below)
             self._complete_below += 1
+
+
+def legs(trial: Trial) -> tuple[Leg, ...]:
+    """A trial's legs, also where none were written down."""
+    return trial.legs or (Leg(trial.number),)
+
+
+def _ready(trial: Trial, stage: Trial) -> Trial:
+    """A trial's stage, marked as paused if the trial stands there now and may go on."""
+    rests = trial.resting and stage.floor == trial.floor
+    return replace(stage, status=Status.PAUSED) if rests else stage
 
 
 def _hidden(trial: Trial) -> Trial:
     """A trial as it stood when it was proposed."""
-    return replace(trial, status=Status.RUNNING, metrics={}, reports=(), cause=None, started=0.0, ended=None)
+    return Trial(trial.number, trial.params)

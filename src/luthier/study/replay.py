@@ -12,7 +12,7 @@ from luthier.search import Algorithm
 from luthier.search._threads import OneThread
 from luthier.space import Space
 from luthier.store import View
-from luthier.study.ledger import Ledger
+from luthier.study.ledger import Ledger, legs
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ def replay(proposer: Proposer, ledger: Ledger, views: Mapping[int, View]) -> lis
         view = views.get(trial.number, View("user"))
         if view.by != "algorithm":
             continue
-        history = [t for t in ledger.history(trial.number, 1) if t.number not in view.pending]
-        pending = ledger.pending(trial.number, None, view.pending)
+        history, pending = ledger.seen(legs(trial)[0].turn, view.pending)
         key = Key(proposer.seed, trial.number)
         with one_thread():
             found = proposer.algorithm.ask(proposer.space, proposer.objectives, history, pending, 1, key)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from luthier import run
@@ -85,15 +87,17 @@ class Pool:
         executor: the executor's name, or what makes one from work and desk.
         limits: hard limits for each trial.
         lag: proposal k sees results of trials <= k - lag only; None: whatever is there.
+        checkpoints: the folder of the trials' folders; None: beside the store.
     """
 
     workers: int
     executor: str | run.Maker
     limits: Limits
     lag: int | None
+    checkpoints: str | None = None
 
     @classmethod
-    def of(cls, workers: Any, executor: Any, limits: Limits | None, deterministic: Any) -> Pool:
+    def of(cls, workers: Any, executor: Any, limits: Limits | None, deterministic: Any, checkpoints: Any) -> Pool:
         """Reads what a user gave; several workers or limits need processes."""
         if not _is_whole(workers) or workers < 1:
             raise UsageError("'workers' is not a whole number", expected="workers >= 1", got=repr(workers))
@@ -103,7 +107,20 @@ class Pool:
         name = executor if executor is not None else "inline" if workers == 1 and not kept else "processes"
         if name not in run.names() and not callable(name):
             raise unknown("executor", str(name), run.names())
-        return cls(int(workers), name, kept, _read_lag(deterministic))
+        return cls(int(workers), name, kept, _read_lag(deterministic), _read_folder(checkpoints))
+
+
+def _read_folder(folder: Any) -> str | None:
+    if folder is None:
+        return None
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder) or "://" in str(folder):
+        raise UsageError("'checkpoints' is no folder", expected='a path such as "/shared/runs"', got=repr(folder))
+    path = Path(os.fspath(folder)).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UsageError(
+            "'checkpoints' is no folder", expected="a folder, or a path that is free", got=f"the file {path}"
+        )
+    return str(path)
 
 
 def _read_lag(deterministic: Any) -> int | None:

@@ -53,6 +53,7 @@ def tune(
     name: str | None = None,
     seed: int = 0,
     deterministic: bool | int = False,
+    checkpoints: str | os.PathLike[str] | None = None,
     first: Sequence[Params] = (),
     replicate: int = 0,
     on_error: str = "record",
@@ -89,6 +90,8 @@ def tune(
         seed: the same seed gives the same random streams.
         deterministic: proposals see results of trials <= k - lag only (lag 8, or the number given), and stop
             rules likewise, so that any number of workers gives the same trials, bit for bit.
+        checkpoints: the folder for the trials' own folders (``trial.checkpoint``), on storage that all machines share
+            where there are several; None: beside an SQLite store, else in the current folder. The study remembers it.
         first: configurations to try before the algorithm's own, a known good one for instance.
         replicate: how often the five best trials (of the front, with several objectives) are evaluated again when the
             search is over, at least twice; on top of ``trials``. ``best``, ``front`` and ``ranking`` then go by the
@@ -122,7 +125,7 @@ def tune(
         algorithm=search.get(algorithm),
         stop=stop_rules.get(stop),
         budget=Budget.of(trials, timeout, target, steps, wanted, endless=algorithm == "grid"),
-        pool=Pool.of(workers, executor, limits, deterministic),
+        pool=Pool.of(workers, executor, limits, deterministic, checkpoints),
         seed=seed,
         first=read_first(first, whole),
         replicate=replicate,
@@ -136,7 +139,7 @@ def _drive(settings: Settings, place: Place, name: str | None, progress: Progres
     store = open_store(place)
     try:
         state = _open(store, name, settings)
-        root = folder_of(place)
+        root = Path(settings.pool.checkpoints) if settings.pool.checkpoints else _root(place, state.header)
         scratch = tempfile.TemporaryDirectory(prefix="luthier-") if root is None else None
         folder = Path(scratch.name) if scratch else Path(str(root)) / key(state.header.name)
         study = _view(store, state.header, settings.space, folder)
@@ -234,6 +237,7 @@ def _header(name: str, settings: Settings) -> Header:
             "stop": repr(settings.stop) if settings.stop is not None else None,
             "seed": int(settings.seed),
             "lag": settings.pool.lag,
+            "checkpoints": settings.pool.checkpoints,
         },
         created=time.time(),
     )
@@ -248,7 +252,7 @@ def _compare(stored: Header, given: Header, settings: Settings) -> None:
         *_differences("constraint", stored.objectives["constraints"], given.objectives["constraints"]),
     ]
     if settings.pool.lag is not None or stored.settings["lag"] is not None:
-        facts += _differences("setting", stored.settings, given.settings)
+        facts += _differences("setting", _deciding(stored.settings), _deciding(given.settings))
     if facts:
         raise UsageError(
             f"the store already holds another study named {short(given.name)!r}",
@@ -256,6 +260,11 @@ def _compare(stored: Header, given: Header, settings: Settings) -> None:
             got="; ".join(facts),
             fix="choose another name, or another store",
         )
+
+
+def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that change which trials there are."""
+    return {n: v for n, v in settings.items() if n != "checkpoints"}
 
 
 def _differences(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -283,7 +292,7 @@ def load_study(store: Place, name: str | None = None) -> Study:
     opened = open_store(store, create=False)
     try:
         state = _find(opened, name)
-        root = folder_of(store) or Path(tempfile.gettempdir())
+        root = _root(store, state.header) or Path(tempfile.gettempdir())
         space = Space.from_json(state.header.space)
         study = _view(opened, state.header, space, root / key(state.header.name))
     finally:

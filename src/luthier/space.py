@@ -84,6 +84,7 @@ class Space:
                 )
         self.conditions = {name: self._read_condition(name) for name in self.parameters}
         self.ordered = self._sort_by_parents()
+        self.experience: tuple[Mapping[str, Any], ...] = ()
         self.slices = self._lay_out()
         self.width = sum(p.columns for p in self.parameters.values())
 
@@ -185,15 +186,20 @@ class Space:
         """Whether no predicate of ``where`` forbids these values."""
         return self.broken(params) is None
 
-    def draw(self, generator: np.random.Generator) -> Params:
+    def draw(self, generator: np.random.Generator, bend: Callable[[Array], Array] | None = None) -> Params:
         """A uniformly drawn allowed combination.
+
+        Args:
+            generator: the stream to draw from.
+            bend: turns a uniform row, shape (width,), into the one to read; None: it stays.
 
         Raises:
             UsageError: ten thousand draws in a row were forbidden; names the predicate.
         """
         culprit = 0
         for _ in range(_TRIES):
-            params = self.from_unit(generator.random(self.width).tolist())
+            row = generator.random(self.width)
+            params = self.from_unit((row if bend is None else bend(row)).tolist())
             broken = self.broken(params)
             if broken is None:
                 return params
@@ -243,12 +249,25 @@ class Space:
                 rows[name]["when"] = {
                     p: [self.parameters[p].dump(v) for v in vs] for p, vs in self.conditions[name].items()
                 }
-        return {"parameters": rows, "where": len(self.where)}
+        learned = {"experience": [dict(record) for record in self.experience]} if self.experience else {}
+        return {"parameters": rows, "where": len(self.where), **learned}
 
     @classmethod
     def from_json(cls, text: Mapping[str, Any]) -> Space:
         """The space without its predicates; options that JSON lacks come back as their printed form."""
-        return cls({name: parameter_from_json(row) for name, row in text["parameters"].items()})
+        bare = cls({name: parameter_from_json(row) for name, row in text["parameters"].items()})
+        return bare.with_experience(text.get("experience", ()))
+
+    def with_experience(self, told: Sequence[Mapping[str, Any]]) -> Space:
+        """A copy that knows what other studies found.
+
+        Args:
+            told: a record for each study: ``{"study": name, "trials": [[params as dumped, rank], ...]}``, with ranks
+                from 0, the best, to 1.
+        """
+        copy = Space(self.parameters, where=self.where)
+        copy.experience = tuple(told)
+        return copy
 
     def dump(self, params: Mapping[str, Any]) -> Params:
         """Values as JSON has them; an option that JSON lacks as its printed form."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from luthier.errors import UsageError
 from luthier.pareto import Array
+from luthier.search._belief import Belief, Bend
 from luthier.search._encode import Encoding
 from luthier.search._walk import Walk
 from luthier.space import Params, Space
@@ -89,23 +90,32 @@ def first(encoding: Encoding, ranked: Array, taken: Taken) -> Params | None:
     return None
 
 
-def draw(space: Space, generator: np.random.Generator, taken: Taken) -> Params | None:
+def suggested(belief: Belief, index: int, generator: np.random.Generator, taken: Taken) -> Params | None:
+    """What is believed to be worth trying as the trial of this number; None: nothing, or it cannot be proposed."""
+    params = belief.suggest(index, generator)
+    if params is None or params in taken or not belief.space.allows(params):
+        return None
+    return params
+
+
+def draw(space: Space, generator: np.random.Generator, taken: Taken, bend: Bend | None = None) -> Params | None:
     """A uniform draw that is not taken; None where the space is exhausted.
 
     Args:
         space: where to draw.
         generator: the stream to draw from.
         taken: what must not be repeated.
+        bend: turns uniform rows into believed ones.
 
     Raises:
         UsageError: nothing in the space is allowed, or nothing that could be found.
     """
     if endless(space):
-        return space.draw(generator)
+        return space.draw(generator, bend)
     many = _combinations(space) > _WALKED
     try:
         for _ in range(_MORE if many else _DRAWS):
-            params = space.draw(generator)
+            params = space.draw(generator, bend)
             if params not in taken:
                 return params
     except UsageError:

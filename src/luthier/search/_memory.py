@@ -14,6 +14,7 @@ from luthier import pareto
 from luthier.objectives import Constraint, Objectives
 from luthier.pareto import Array
 from luthier.search import _fresh
+from luthier.search._belief import Belief
 from luthier.search._encode import Encoding
 from luthier.space import Space
 from luthier.trial import Status, Trial
@@ -59,6 +60,7 @@ class Memory:
     def __init__(self, space: Space, objectives: Objectives) -> None:
         self.space, self.objectives = space, objectives
         self.encoding = Encoding(space)
+        self.belief = Belief(space, self.encoding)
         self._tried = _fresh.Tried()
         self._trials: list[Trial] = []
         self._width = len(self.encoding) + len(objectives.names) + 1 + len(objectives.constraints)

@@ -175,10 +175,15 @@ class CMAES:
         run = self._advance(memory, memory.table(history), list(history))
         self._cache[:] = [run]
         taken, found = memory.taken(history, pending), list[Params]()
+        trials = len(history) + len(pending)
         for i in range(n):
             generator = key.for_trial(key.trial + i).generator("cmaes")
             unit = run.draw(generator)
-            params = _fresh.first(memory.encoding, unit, taken) or _fresh.draw(space, generator, taken)
+            params = (
+                _fresh.suggested(memory.belief, trials + i, generator, taken)
+                or _fresh.first(memory.encoding, unit, taken)
+                or _fresh.draw(space, generator, taken, memory.belief.bend(trials + i))
+            )
             if params is None:
                 break
             taken.add(params)
@@ -227,7 +232,14 @@ class _Run:
             if d.categorical and d.centres is not None
         }
         strategy = Strategy.of(max(len(numbers), 1), population or 4 + int(3 * math.log(len(encoding))))
-        return cls(memory, strategy, numbers, State.start(np.full(max(len(numbers), 1), 0.5), sigma), shares, [])
+        middle, belief = np.full(len(encoding), 0.5), memory.belief
+        guess = None if belief.silent else belief.guess(0, middle)
+        middle = middle if guess is None else guess
+        for prior in belief.priors:
+            if prior.column in shares:
+                shares[prior.column] = prior.shares(1.0)
+        start = middle[numbers] if len(numbers) else middle[:1]
+        return cls(memory, strategy, numbers, State.start(start, sigma), shares, [])
 
     def draw(self, generator: np.random.Generator, n: int = 16) -> Array:
         """Unit rows, shape (n, d): the first that is allowed and new is taken."""

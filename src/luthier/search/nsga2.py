@@ -60,13 +60,18 @@ class NSGA2:
         self._cache[:] = [memory]
         parents = self._parents(memory.table(history))
         taken, found = memory.taken(history, pending), list[Params]()
+        trials = len(history) + len(pending)
         for i in range(n):
             generator = key.for_trial(key.trial + i).generator("nsga2")
-            started = len(history) + len(pending) + i >= self.population and len(parents) >= 2
+            started = trials + i >= self.population and len(parents) >= 2
             unit = (
                 self._children(memory.encoding, parents, generator) if started else np.empty((0, len(memory.encoding)))
             )
-            params = _fresh.first(memory.encoding, unit, taken) or _fresh.draw(space, generator, taken)
+            params = (
+                _fresh.suggested(memory.belief, trials + i, generator, taken)
+                or _fresh.first(memory.encoding, unit, taken)
+                or _fresh.draw(space, generator, taken, memory.belief.bend(trials + i))
+            )
             if params is None:
                 break
             taken.add(params)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from luthier.keys import Key
 from luthier.objectives import Objectives
-from luthier.search import _fresh
+from luthier.search import _belief, _fresh
 from luthier.space import Params, Space
 from luthier.trial import Trial
 
@@ -23,6 +23,7 @@ class Random:
 
     def __init__(self) -> None:
         self._tried = _fresh.Tried()
+        self._belief: _belief.Belief | None = None
 
     def ask(
         self,
@@ -34,9 +35,12 @@ class Random:
         key: Key,
     ) -> list[Params]:
         """See :class:`luthier.search.Algorithm`."""
+        belief = self._belief = _belief.recall(self._belief, space)
         taken, found = self._tried.taken_in(space, history, pending), list[Params]()
         for i in range(n):
-            params = _fresh.draw(space, key.for_trial(key.trial + i).generator("random"), taken)
+            generator, bend = key.for_trial(key.trial + i).generator("random"), belief.bend(key.trial + i)
+            params = _fresh.suggested(belief, key.trial + i, generator, taken)
+            params = params or _fresh.draw(space, generator, taken, bend)
             if params is None:
                 break
             taken.add(params)

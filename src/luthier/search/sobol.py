@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from luthier.keys import Key
 from luthier.objectives import Objectives
-from luthier.search import _fresh, _net
+from luthier.search import _belief, _fresh, _net
 from luthier.space import Params, Space
 from luthier.trial import Trial
 
@@ -26,6 +26,7 @@ class Sobol:
 
     def __init__(self) -> None:
         self._tried = _fresh.Tried()
+        self._belief: _belief.Belief | None = None
 
     def ask(
         self,
@@ -37,11 +38,15 @@ class Sobol:
         key: Key,
     ) -> list[Params]:
         """See :class:`luthier.search.Algorithm`."""
+        belief = self._belief = _belief.recall(self._belief, space)
         taken, found = self._tried.taken_in(space, history, pending), list[Params]()
         for i in range(key.trial, key.trial + n):
-            params: Params | None = space.from_unit(_net.point(key.seed, i, space.width).tolist())
-            if params is not None and (params in taken or not space.allows(params)):
-                params = _fresh.draw(space, key.for_trial(i).generator("sobol"), taken)
+            generator, bend = key.for_trial(i).generator("sobol"), belief.bend(i)
+            point = _net.point(key.seed, i, space.width)
+            params: Params | None = _fresh.suggested(belief, i, generator, taken)
+            params = params or space.from_unit((point if bend is None else bend(point)).tolist())
+            if params in taken or not space.allows(params):
+                params = _fresh.draw(space, generator, taken, bend)
             if params is None:
                 break
             taken.add(params)

@@ -13,6 +13,7 @@ from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.pareto import Array
 from luthier.search import _fresh, _memory
+from luthier.search._belief import Belief, strength
 from luthier.search._encode import Encoding
 from luthier.search._mallows import Orders, Selections, orders, selections
 from luthier.search._structures import Block, places, rows_of_places
@@ -211,21 +212,35 @@ class TPE:
         self._cache[:] = [memory]
         good, bad = self._split(memory, history, pending)
         taken, found = memory.taken(history, pending), list[Params]()
+        trials = len(history) + len(pending)
         for i in range(n):
             generator = key.for_trial(key.trial + i).generator("tpe")
-            unit = self._candidates(good, bad, generator) if len(good.rows) else np.empty((0, len(memory.encoding)))
-            params = _fresh.first(memory.encoding, unit, taken) or _fresh.draw(space, generator, taken)
+            unit = (
+                self._candidates(memory.belief, good, bad, generator)
+                if len(good.rows)
+                else np.empty((0, len(memory.encoding)))
+            )
+            params = (
+                _fresh.suggested(memory.belief, trials + i, generator, taken)
+                or _fresh.first(memory.encoding, unit, taken)
+                or _fresh.draw(space, generator, taken, memory.belief.bend(trials + i))
+            )
             if params is None:
                 break
             taken.add(params)
             found.append(params)
         return found
 
-    def _candidates(self, good: Parzen, bad: Parzen, generator: np.random.Generator) -> Array:
+    def _candidates(self, belief: Belief, good: Parzen, bad: Parzen, generator: np.random.Generator) -> Array:
         """Per dimension the value of highest ratio; then whole draws by the sum of their log ratios."""
         unit = good.draw(self.candidates, generator)
+        bend = belief.bend(len(good.rows) + len(bad.rows))
+        if bend is not None:
+            unit[::4] = bend(generator.random(unit[::4].shape))
         snapped, here = good.encoding.snap(unit)
         ratio = good.log_density_of(snapped, here) - bad.log_density_of(snapped, here)
+        if not belief.silent:
+            ratio += strength(len(good.rows) + len(bad.rows)) * belief.log(snapped, here)
         few = np.where(good.encoding.categorical, _FEW, len(unit))
         compete = np.where(np.arange(len(unit))[:, None] < few, ratio, -np.inf)
         pick = compete.argmax(0)

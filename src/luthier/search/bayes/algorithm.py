@@ -12,6 +12,7 @@ from luthier.pareto import Array
 from luthier.search import _fresh, _memory
 from luthier.search._encode import Encoding
 from luthier.search.bayes import design, model
+from luthier.search.bayes.belief import weigh
 from luthier.search.bayes.maximise import Effort, maximise
 from luthier.space import Params, Space
 from luthier.trial import Trial
@@ -69,10 +70,12 @@ class Bayes:
         learned = model.learn(memory, history)
         first = self.initial if self.initial is not None else max(4, min(8, len(encoding) // 2 + 3))
         if len(learned.losses) < 2 or len(seen) < first:
-            ranked = design.rows(encoding, first, len(seen), key)
+            ranked = design.rows(memory.belief, encoding, first, len(seen), key)
         else:
             waiting = encoding.features(memory.rows(pending))
             wanted = model.acquisition(self._models(encoding), learned, waiting, generator)
+            places = np.argsort(_memory.ranking(learned.losses, learned.table.lack[learned.ran]))
+            wanted = weigh(wanted, memory.belief, encoding, learned.rows, places)
             ranked = maximise(encoding, wanted, _leaders(learned), generator, self.effort.after(len(seen)))
         taken = memory.taken(history, pending)
         return _fresh.first(encoding, ranked, taken) or _fresh.draw(memory.space, generator, taken)

@@ -1,4 +1,4 @@
-"""The first trials: the middle of the space, then a Latin hypercube."""
+"""The first trials: what is believed, or the middle of the space; then a Latin hypercube."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from luthier.keys import Key
 from luthier.pareto import Array
+from luthier.search._belief import Belief
 from luthier.search._encode import Encoding
 
 _TRIES = 16
@@ -27,19 +28,24 @@ def latin(n: int, d: int, generator: np.random.Generator) -> Array:
     return best
 
 
-def rows(encoding: Encoding, size: int, index: int, key: Key) -> Array:
+def rows(belief: Belief, encoding: Encoding, size: int, index: int, key: Key) -> Array:
     """Unit rows for place ``index`` of a design of so many points: the intended one, then random stand-ins.
 
     Args:
+        belief: what is believed of the space; bends the points.
         encoding: the space's.
         size: points of the whole design.
         index: how many trials there are already.
         key: random streams; the design depends on its seed only, the stand-ins on its trial too.
 
     Returns:
-        shape (65, d).
+        shape (65, d), or (66, d) where a suggestion comes first.
     """
     d = len(encoding)
     hypercube = latin(max(size, 1), d, key.for_trial(0).generator("design"))
     first = np.where(encoding.categorical, hypercube[0], 0.5) if index == 0 else hypercube[index % len(hypercube)]
-    return np.vstack([first, key.generator("stand-ins").random((64, d))])
+    unit = np.vstack([first, key.generator("stand-ins").random((64, d))])
+    bend = belief.bend(index)
+    unit = unit if bend is None else bend(unit)
+    guess = None if belief.silent else belief.guess(index, unit[0])
+    return unit if guess is None else np.vstack([guess, unit])

@@ -1,0 +1,110 @@
+"""Other studies' trials: where to begin, and which way is up, for as long as they are right about this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from luthier.pareto import Array
+from luthier.search._encode import Encoding
+
+_FIRST = 3  # proposals that come from the leaders
+_APART = 0.1  # leaders closer than this, by the root mean square over columns, count as one
+_TRUST, _DOUBT = 4.0, 1.0  # what agreement and disagreement of ranks begin with
+
+
+@dataclass(frozen=True)
+class Source:
+    """One study.
+
+    Attributes:
+        encoding: the new study's space.
+        rows: unit rows of its trials, shape (n, d).
+        scores: normal scores of their ranks, the best lowest, shape (n,).
+    """
+
+    encoding: Encoding
+    rows: Array
+    scores: Array
+
+    @cached_property
+    def _process(self) -> Any:
+        from luthier.search.bayes.model import Models  # Gaussian processes: only where there is experience
+
+        return Models(self.encoding).objective(self.rows, self.scores)
+
+    def predict(self, features: Array) -> Array:
+        """What it expects at feature rows, in standard deviations, lower is better, shape (n,)."""
+        return np.asarray(self._process.predict(features)[0][:, 0])
+
+    def predict_with_slopes(self, features: Array) -> tuple[Array, Array]:
+        """The same, and its slopes, shape (n, d)."""
+        mean, _, slopes, _ = self._process.predict_with_slopes(features)
+        return mean[:, 0], slopes[:, 0]
+
+    def agreement(self, features: Array, places: Array) -> float:
+        """How far the ranks that it predicts are those that came out: 1 all, 0 no more than chance, or less.
+
+        Each pair of trials counts as much as its predicted difference.
+
+        Args:
+            features: of this study's trials, shape (n, d).
+            places: their places, 0 the best, shape (n,).
+
+        Source:
+            Feurer, Letham and Bakshy, "Scalable meta-learning for Bayesian optimization using ranking-weighted
+            Gaussian process ensembles", 2018, whose ranking loss this softens.
+        """
+        expected = self.predict(features) if len(features) else np.empty(0)
+        first, second = np.triu_indices(len(expected), 1)
+        gap = expected[first] - expected[second]
+        right = gap * np.sign(places[first] - places[second]) > 0
+        mass = np.abs(gap) / np.sqrt(max(len(expected), 1))
+        share = (_TRUST + mass[right].sum()) / (_TRUST + _DOUBT + mass.sum())
+        return float(max(2.0 * share - 1.0, 0.0))
+
+
+class Experience:
+    """All of them.
+
+    Args:
+        encoding: the new study's space.
+        told: one record for each study, see :meth:`luthier.space.Space.with_experience`.
+    """
+
+    def __init__(self, encoding: Encoding, told: Sequence[Mapping[str, Any]]) -> None:
+        self.encoding = encoding
+        self.sources = [_source(encoding, record) for record in told]
+        self.leaders = _leaders(self.sources, len(encoding))
+
+    def weights(self, features: Array, places: Array) -> Array:
+        """Each source's weight, shape (sources,), sum at most 1: agreement, shared among those that agree."""
+        each = np.array([s.agreement(features, places) for s in self.sources])
+        return each * each / max(each.sum(), 1.0)
+
+
+def _source(encoding: Encoding, record: Mapping[str, Any]) -> Source:
+    from scipy.special import ndtri
+
+    space = encoding.space
+    rows = np.array([encoding.rows(space.load(params)) for params, _ in record["trials"]])
+    ranks = np.array([rank for _, rank in record["trials"]], dtype=float)
+    return Source(encoding, rows.reshape(-1, len(encoding)), ndtri(0.02 + 0.96 * ranks))
+
+
+def _leaders(sources: Sequence[Source], d: int) -> Array:
+    """The best trials of all sources in turn, none close to one before, shape (<= 3, d)."""
+    queues = [iter(s.rows[np.argsort(s.scores, kind="stable")]) for s in sources]
+    found: list[Array] = []
+    while queues and len(found) < _FIRST:
+        queue = queues.pop(0)
+        for row in queue:
+            if all(np.sqrt(((row - other) ** 2).mean()) > _APART for other in found):
+                found.append(row)
+                queues.append(queue)
+                break
+    return np.array(found).reshape(-1, d)

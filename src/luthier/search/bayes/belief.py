@@ -1,0 +1,80 @@
+"""An acquisition weighted by what was believed before the first trial."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luthier.pareto import Array
+from luthier.search import _belief
+from luthier.search._belief import Belief
+from luthier.search._encode import Encoding
+from luthier.search.bayes.maximise import Acquisition
+
+_SHARE = 3.0
+
+
+class Believed:
+    """An acquisition, in logarithms, plus (beta / n) log prior, minus what other studies expect in standard deviations.
+
+    Args:
+        base: what the trials say.
+        belief: what was believed before.
+        encoding: the space's.
+        trials: how many there are.
+        weights: of the other studies, shape (sources,).
+
+    Source:
+        Hvarfner et al., "piBO: augmenting acquisition functions with user beliefs for Bayesian optimization", 2022,
+        equation 6.
+    """
+
+    def __init__(
+        self, base: Acquisition, belief: Belief, encoding: Encoding, trials: int, weights: Array | None
+    ) -> None:
+        self.base, self.belief, self.encoding = base, belief, encoding
+        self.power = _belief.strength(trials)
+        sources = belief.experience.sources if belief.experience else []
+        share = _SHARE * 10.0 / (10.0 + trials)
+        each = np.zeros(len(sources)) if weights is None else weights
+        self.sources = [(s, share * float(w)) for s, w in zip(sources, each, strict=True)]
+
+    def __call__(self, rows: Array) -> Array:
+        """Values at feature rows, shape (b,)."""
+        value = self.base(rows) + self.power * self.belief.log(rows, self._active(rows)).sum(1)
+        for source, weight in self.sources:
+            if weight > 0:
+                value = value - weight * source.predict(rows)
+        return np.asarray(value)
+
+    def with_gradient(self, rows: Array) -> tuple[Array, Array]:
+        """Values, shape (b,), and gradients, shape (b, d)."""
+        active = self._active(rows)
+        value, gradient = self.base.with_gradient(rows)
+        value = value + self.power * self.belief.log(rows, active).sum(1)
+        gradient = gradient + self.power * self.belief.slope(rows, active)
+        for source, weight in self.sources:
+            if weight > 0:
+                mean, slope = source.predict_with_slopes(rows)
+                value, gradient = value - weight * mean, gradient - weight * slope
+        return value, gradient
+
+    def _active(self, rows: Array) -> NDArray[np.bool_]:
+        return self.encoding.snap(rows)[1]
+
+
+def weigh(base: Acquisition, belief: Belief, encoding: Encoding, rows: Array, places: Array) -> Acquisition:
+    """The acquisition under a belief; the same where there is none.
+
+    Args:
+        base: what the trials say.
+        belief: what was believed before.
+        encoding: the space's.
+        rows: unit rows of the trials that ran, shape (r, d).
+        places: their places, 0 the best, shape (r,).
+    """
+    if belief.silent:
+        return base
+    known = belief.experience
+    weights = known.weights(encoding.features(rows), places) if known else None
+    return Believed(base, belief, encoding, len(rows), weights)

@@ -24,6 +24,7 @@ _FANTASIES = 8
 _LEADING = 64
 _REMEMBERED = 16
 _BAD = 0.5
+_FAILED = 128
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,11 @@ class Models:
 
     Args:
         encoding: the space's.
+        refits: how many times more rarely than usual to fit anew.
     """
 
-    def __init__(self, encoding: Encoding) -> None:
-        self.encoding = encoding
+    def __init__(self, encoding: Encoding, refits: int = 1) -> None:
+        self.encoding, self.refits = encoding, refits
         self._thetas: dict[bytes, Array] = {}
 
     def objective(self, rows: Array, losses: Array) -> Process:
@@ -82,7 +84,7 @@ class Models:
         return self._process(rows, slacks, warp.about_zero)
 
     def _process(self, rows: Array, values: Array, transform: warp.Transform) -> Process:
-        size = _stage(len(values))
+        size = _stage(len(values), self.refits)
         name = rows[:size].tobytes() + values[:size].tobytes()
         data = self._data(rows, values, transform)
         if name not in self._thetas:
@@ -102,10 +104,10 @@ class Models:
         return Data(encoding.features(rows), transform(values), encoding.categorical, tuple(encoding.blocks))
 
 
-def _stage(count: int) -> int:
+def _stage(count: int, refits: int) -> int:
     """How many trials the hyper-parameters are fitted to: all at first, then every so often afresh."""
-    every = 1 if count < 24 else max(2, count // 12)
-    return count - count % every
+    every = 1 if count < 24 else max(2, count // 12) * refits
+    return count - count % every if count >= every else count
 
 
 def acquisition(
@@ -132,7 +134,7 @@ def acquisition(
 
 def _one(models: Models, learned: Learned, waiting: Array, generator: np.random.Generator) -> Improvement:
     single = scalarise(learned.losses, generator)
-    process = models.objective(*_with_failures(learned, single))
+    process = _with_failures(models, learned, single)
     if len(waiting):
         process = fantasise(process, waiting)
     good = np.flatnonzero(learned.feasible)
@@ -142,7 +144,7 @@ def _one(models: Models, learned: Learned, waiting: Array, generator: np.random.
 
 
 def _two(models: Models, learned: Learned, waiting: Array) -> Hypervolume:
-    processes = [models.objective(*_with_failures(learned, learned.losses[:, j])) for j in range(2)]
+    processes = [_with_failures(models, learned, learned.losses[:, j]) for j in range(2)]
     if len(waiting):
         processes = [believe(p, waiting) for p in processes]
     known = np.vstack([models.encoding.features(learned.rows[learned.feasible]), waiting])
@@ -153,16 +155,18 @@ def _two(models: Models, learned: Learned, waiting: Array) -> Hypervolume:
     return Hypervolume((processes[0], processes[1]), front, reference)
 
 
-def _with_failures(learned: Learned, losses: Array) -> tuple[Array, Array]:
-    """Unit rows of all trials, and losses in which a failure stands as a bad result.
+def _with_failures(models: Models, learned: Learned, losses: Array) -> Process:
+    """The process of the trials that ran, with failures standing where it expects them, or at a bad result.
 
-    Its probability alone does not keep the search away: where nothing is ever seen, hope never dies.
+    Their probability alone does not keep the search away: where nothing is ever seen, hope never dies. And a bad result
+    beside good ones would spoil the hyper-parameters, so failures have no part in these.
     """
-    if learned.ran.all():
-        return learned.table.rows, losses
-    every = np.full(len(learned.ran), np.quantile(losses, _BAD))
-    every[learned.ran] = losses
-    return learned.table.rows, every
+    process = models.objective(learned.rows, losses)
+    failed = models.encoding.features(learned.table.rows[~learned.ran][-_FAILED:])
+    if len(failed) == 0:
+        return process
+    bad = float(np.quantile(process.data.targets, _BAD))
+    return _grown(process, failed, np.maximum(process.predict(failed)[0], bad))
 
 
 def _bounds(models: Models, learned: Learned) -> list[tuple[Process, float]]:
@@ -217,5 +221,6 @@ def believe(process: Process, waiting: Array) -> Process:
 
 def _grown(process: Process, waiting: Array, values: Array) -> Process:
     old = process.data
-    targets = np.vstack([np.repeat(old.targets[:, None], values.shape[1], 1), values])
+    known = np.broadcast_to(old.targets.reshape(len(old.rows), -1), (len(old.rows), values.shape[1]))
+    targets = np.vstack([known, values])
     return Process(replace(old, rows=np.vstack([old.rows, waiting]), targets=targets), process.theta)

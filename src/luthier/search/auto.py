@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.search.bayes import Bayes
+from luthier.search.bayes.maximise import Effort
 from luthier.search.cmaes import CMAES
 from luthier.search.nsga2 import NSGA2
 from luthier.search.tpe import TPE
@@ -24,10 +25,13 @@ class Auto:
 
     When it helps: whenever there is no reason to choose something else.
     When it hurts: trials of milliseconds; name "tpe", "cmaes" or "random" for those.
+
+    Args:
+        effort: how hard the Bayesian search looks for the best proposal; None: as usual.
     """
 
-    def __init__(self) -> None:
-        self._bayes, self._many, self._tpe, self._numbers = Bayes(), NSGA2(), TPE(), CMAES()
+    def __init__(self, effort: Effort | None = None) -> None:
+        self._bayes, self._many, self._tpe, self._numbers = Bayes(effort=effort), NSGA2(), TPE(), CMAES()
 
     def ask(
         self,

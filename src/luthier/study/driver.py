@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any
 
 from luthier import run
-from luthier.errors import LuthierError, ObjectiveError, StoreError
+from luthier.errors import LuthierError, ObjectiveError
 from luthier.keys import Key
 from luthier.progress import Outlook, Progress
 from luthier.run import Job, Outcome, Work
@@ -23,11 +18,12 @@ from luthier.search._threads import OneThread
 from luthier.space import Params
 from luthier.stop import promoter
 from luthier.store import Store, View
+from luthier.study.governor import Governor
 from luthier.study.ledger import Ledger
+from luthier.study.pulse import Heart, Interrupts, quietly
 from luthier.study.settings import Settings
 from luthier.trial import Leg, Report, Status, Trial
 
-_BEAT = 5.0  # seconds between two signs of life
 _PATIENCE = 60.0  # seconds of silence after which a driver on another machine counts as dead
 _WAIT = 0.5  # seconds that the loop sleeps at most
 _STARTS = 5  # a trial that took its driver with it so often is not started again
@@ -68,6 +64,7 @@ class Driver:
         self._ledger = run_.ledger
         self._told = told
         self._one_thread = OneThread()
+        self._governor = Governor(self._settings.algorithm, self._settings.overhead, run_.progress.say)
         self._token = uuid.uuid4().hex
         self._queue = deque(self._ledger.unfinished)  # interrupted earlier: they run again
         tried = [t.params for t in self._ledger.trials]
@@ -125,8 +122,8 @@ class Driver:
                 self._loop()
         finally:
             heart.stop()
-            _quietly(lambda: store.beat(name, self._token, self.spent))
-            _quietly(lambda: store.release(name, self._token))
+            quietly(lambda: store.beat(name, self._token, self.spent))
+            quietly(lambda: store.release(name, self._token))
 
     def _loop(self) -> None:
         settings, progress = self._settings, self._run.progress
@@ -246,9 +243,11 @@ class Driver:
         history, pending = self._ledger.seen(turn, hidden)
         key = Key(settings.seed, number)
         with self._one_thread():
-            found = settings.algorithm.ask(settings.space, settings.objectives, history, pending, 1, key)
+            found, level = self._governor.ask(
+                number, lambda a: a.ask(settings.space, settings.objectives, history, pending, 1, key)
+            )
         self._exhausted = not found
-        return (found[0] if found else None), View(pending=hidden)
+        return (found[0] if found else None), View(pending=hidden, level=level)
 
     def _start(self, trial: Trial, view: View) -> Job | None:
         """Sends a trial on its way: a new one, one that goes on from its pause, or one that was interrupted."""
@@ -349,50 +348,6 @@ class Driver:
         )
 
 
-class Heart(threading.Thread):
-    """Shows that the driver lives, every few seconds, while an objective may keep it busy."""
-
-    def __init__(self, beat: Callable[[], None]) -> None:
-        super().__init__(daemon=True, name="luthier-heart")
-        self._beat = beat
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        while not self._over.wait(_BEAT):
-            _quietly(self._beat)  # a lost lease shows at the next write
-
-    def stop(self) -> None:
-        """Ends the thread."""
-        self._over.set()
-        if self.is_alive():
-            self.join()
-
-
-class Interrupts:
-    """Ctrl-C once: count it; twice: KeyboardInterrupt. Leaves other handlers and other threads alone."""
-
-    def __init__(self, heard: Callable[[], None]) -> None:
-        self.count = 0
-        self._heard = heard
-        self._old: Any = None
-
-    def __enter__(self) -> Interrupts:
-        mine = threading.current_thread() is threading.main_thread()
-        if mine and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._old = signal.signal(signal.SIGINT, self._take)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._old is not None:
-            signal.signal(signal.SIGINT, self._old)
-
-    def _take(self, _signal: int, _frame: FrameType | None) -> None:
-        self.count += 1
-        if self.count > 1:
-            raise KeyboardInterrupt
-        self._heard()
-
-
 def _kept(trial: Trial) -> Trial:
     """What is left of a trial when it goes on: of an interrupted one what was told before its last pause."""
     if trial.status is not Status.RUNNING:
@@ -405,8 +360,3 @@ def _rested(trial: Trial) -> Trial:
     """A trial as it stands when it pauses where it is."""
     legs = (*trial.legs[:-1], replace(trial.legs[-1], step=trial.reports[-1].step))
     return replace(trial, status=Status.PAUSED, legs=legs)
-
-
-def _quietly(act: Callable[[], None]) -> None:
-    with contextlib.suppress(StoreError):
-        act()

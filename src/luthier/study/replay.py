@@ -9,9 +9,11 @@ from typing import Any
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.search import Algorithm
+from luthier.search._cheaper import ladder
 from luthier.search._threads import OneThread
 from luthier.space import Space
 from luthier.store import View
+from luthier.study.governor import at
 from luthier.study.ledger import Ledger, legs
 
 
@@ -63,6 +65,7 @@ def replay(proposer: Proposer, ledger: Ledger, views: Mapping[int, View]) -> lis
     """
     out = []
     one_thread = OneThread()
+    steps = ladder(proposer.algorithm)
     for trial in ledger.trials:
         view = views.get(trial.number, View("user"))
         if view.by != "algorithm":
@@ -70,7 +73,7 @@ def replay(proposer: Proposer, ledger: Ledger, views: Mapping[int, View]) -> lis
         history, pending = ledger.seen(legs(trial)[0].turn, view.pending)
         key = Key(proposer.seed, trial.number)
         with one_thread():
-            found = proposer.algorithm.ask(proposer.space, proposer.objectives, history, pending, 1, key)
+            found = at(steps, view.level).ask(proposer.space, proposer.objectives, history, pending, 1, key)
         again = found[0] if found else None
         if again is None or proposer.space.dump(again) != proposer.space.dump(trial.params):
             out.append(Difference(trial.number, trial.params, again))

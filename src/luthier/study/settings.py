@@ -17,6 +17,7 @@ from luthier.run import Limits, Objective
 from luthier.search import Algorithm
 from luthier.space import Params, Space
 from luthier.stop import StopRule
+from luthier.study.governor import Bound
 from luthier.study.replicate import Repeat
 from luthier.trial import Status, Trial
 
@@ -153,6 +154,7 @@ class Settings:
         repeats: trials to evaluate again, before anything else.
         on_error: "record" or "raise".
         callbacks: called with (study, trial) after each trial.
+        overhead: how much time proposing may take; None: any.
     """
 
     objective: Objective
@@ -168,6 +170,7 @@ class Settings:
     repeats: tuple[Repeat, ...] = ()
     on_error: str = "record"
     callbacks: tuple[Callable[..., Any], ...] = ()
+    overhead: Bound | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.objective):

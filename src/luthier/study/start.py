@@ -22,6 +22,7 @@ from luthier.stop import StopRule
 from luthier.store import Header, State, Store, View, check_name, folder_of, key, open_store, short
 from luthier.study import exchange
 from luthier.study.driver import Driver, Run
+from luthier.study.governor import Bound
 from luthier.study.ledger import Ledger
 from luthier.study.replicate import originals, plan, settings_for
 from luthier.study.settings import Budget, Pool, Settings, Target, read_first
@@ -53,6 +54,7 @@ def tune(
     name: str | None = None,
     seed: int = 0,
     deterministic: bool | int = False,
+    overhead: float | str | None = "auto",
     checkpoints: str | os.PathLike[str] | None = None,
     first: Sequence[Params] = (),
     replicate: int = 0,
@@ -90,6 +92,9 @@ def tune(
         seed: the same seed gives the same random streams.
         deterministic: proposals see results of trials <= k - lag only (lag 8, or the number given), and stop
             rules likewise, so that any number of workers gives the same trials, bit for bit.
+        overhead: share of the wall time that proposing may take; beyond it the algorithm is made cheaper step by step
+            (fewer candidates and refits, then TPE, then random), as the log says. "auto": 0.1, once a proposal takes
+            over half a second and all of them a minute; never with ``deterministic``. None: no bound.
         checkpoints: the folder for the trials' own folders (``trial.checkpoint``), on storage that all machines share
             where there are several; None: beside an SQLite store, else in the current folder. The study remembers it.
         first: configurations to try before the algorithm's own, a known good one for instance.
@@ -131,6 +136,7 @@ def tune(
         replicate=replicate,
         on_error=on_error,
         callbacks=tuple(callbacks),
+        overhead=Bound.of(overhead, deterministic is not False),
     )
     return _drive(settings, store, name, choose(progress))
 

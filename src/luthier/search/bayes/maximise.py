@@ -36,6 +36,7 @@ class Effort:
         starts: how many of the best candidates are refined.
         steps: gradient steps per round.
         rounds: rounds of gradient steps and discrete sweeps.
+        refits: how many times more rarely than usual the model's hyper-parameters are fitted anew.
     """
 
     uniform: int = 512
@@ -43,6 +44,7 @@ class Effort:
     starts: int = 6
     steps: int = 12
     rounds: int = 2
+    refits: int = 1
 
     def after(self, trials: int) -> Effort:
         """Fewer candidates where each costs more, so that the price stays about the same from 100 trials on."""

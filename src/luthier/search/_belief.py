@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from luthier.pareto import Array
 from luthier.search._encode import Encoding
-from luthier.search._experience import Experience
+from luthier.search._experience import Experience, agreement
 from luthier.space import Params, Space
 
 Bend = Callable[[Array], Array]
@@ -158,6 +158,18 @@ class Belief:
         for prior in self.priors:
             out[:, prior.column] = np.where(active[:, prior.column], prior.log(rows[:, prior.column]), 0.0)
         return out
+
+    def trust(self, rows: Array, places: Array) -> float:
+        """How far the trials bear the priors out, from 0; 1 where there is nothing to tell.
+
+        Args:
+            rows: unit rows of the trials that ran, shape (r, d).
+            places: their places, 0 the best, shape (r,).
+        """
+        if not self.priors or self.encoding is None or len(rows) < 2:
+            return 1.0
+        expected = -self.log(*self.encoding.snap(rows)).sum(1)
+        return agreement(expected / max(float(expected.std()), 1e-12), places)
 
     def slope(self, rows: Array, active: NDArray[np.bool_]) -> Array:
         """Derivatives of :meth:`log`, shape (n, d)."""

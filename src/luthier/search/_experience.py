@@ -47,7 +47,7 @@ class Source:
         return mean[:, 0], slopes[:, 0]
 
     def agreement(self, features: Array, places: Array) -> float:
-        """How far the ranks that it predicts are those that came out: 1 all, 0 no more than chance, or less.
+        """How far the ranks that it predicts are those that came out, see :func:`agreement`.
 
         Each pair of trials counts as much as its predicted difference.
 
@@ -59,13 +59,24 @@ class Source:
             Feurer, Letham and Bakshy, "Scalable meta-learning for Bayesian optimization using ranking-weighted
             Gaussian process ensembles", 2018, whose ranking loss this softens.
         """
-        expected = self.predict(features) if len(features) else np.empty(0)
-        first, second = np.triu_indices(len(expected), 1)
-        gap = expected[first] - expected[second]
-        right = gap * np.sign(places[first] - places[second]) > 0
-        mass = np.abs(gap) / np.sqrt(max(len(expected), 1))
-        share = (_TRUST + mass[right].sum()) / (_TRUST + _DOUBT + mass.sum())
-        return float(max(2.0 * share - 1.0, 0.0))
+        return agreement(self.predict(features) if len(features) else np.empty(0), places)
+
+
+def agreement(expected: Array, places: Array) -> float:
+    """How far expected losses have the order that came out, from 0, chance or worse, to 5/3, all.
+
+    It begins with 1, as if some pairs had been seen of which four in five were right; with more than that it exceeds 1.
+
+    Args:
+        expected: of some trials, in standard deviations, shape (n,).
+        places: their places, 0 the best, shape (n,).
+    """
+    first, second = np.triu_indices(len(expected), 1)
+    gap = expected[first] - expected[second]
+    right = gap * np.sign(places[first] - places[second]) > 0
+    mass = np.abs(gap) / np.sqrt(max(len(expected), 1))
+    share = (_TRUST + mass[right].sum()) / (_TRUST + _DOUBT + mass.sum())
+    return float(max(2.0 * share - 1.0, 0.0)) / (2.0 * _TRUST / (_TRUST + _DOUBT) - 1.0)
 
 
 class Experience:
@@ -82,7 +93,7 @@ class Experience:
         self.leaders = _leaders(self.sources, len(encoding))
 
     def weights(self, features: Array, places: Array) -> Array:
-        """Each source's weight, shape (sources,), sum at most 1: agreement, shared among those that agree."""
+        """Each source's weight, shape (sources,), from agreement, shared among those that agree."""
         each = np.array([s.agreement(features, places) for s in self.sources])
         return each * each / max(each.sum(), 1.0)
 

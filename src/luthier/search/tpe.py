@@ -240,7 +240,9 @@ class TPE:
         snapped, here = good.encoding.snap(unit)
         ratio = good.log_density_of(snapped, here) - bad.log_density_of(snapped, here)
         if not belief.silent:
-            ratio += strength(len(good.rows) + len(bad.rows)) * belief.log(snapped, here)
+            rows = np.vstack([good.rows, bad.rows])
+            trust = belief.trust(rows, 1.0 * (np.arange(len(rows)) >= len(good.rows)))
+            ratio += trust * strength(len(rows)) * belief.log(snapped, here)
         few = np.where(good.encoding.categorical, _FEW, len(unit))
         compete = np.where(np.arange(len(unit))[:, None] < few, ratio, -np.inf)
         pick = compete.argmax(0)

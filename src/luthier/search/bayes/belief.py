@@ -21,23 +21,20 @@ class Believed:
         base: what the trials say.
         belief: what was believed before.
         encoding: the space's.
-        trials: how many there are.
-        weights: of the other studies, shape (sources,).
+        rows: unit rows of the trials that ran, shape (r, d).
+        places: their places, 0 the best, shape (r,).
 
     Source:
         Hvarfner et al., "piBO: augmenting acquisition functions with user beliefs for Bayesian optimization", 2022,
         equation 6.
     """
 
-    def __init__(
-        self, base: Acquisition, belief: Belief, encoding: Encoding, trials: int, weights: Array | None
-    ) -> None:
+    def __init__(self, base: Acquisition, belief: Belief, encoding: Encoding, rows: Array, places: Array) -> None:
         self.base, self.belief, self.encoding = base, belief, encoding
-        self.power = _belief.strength(trials)
-        sources = belief.experience.sources if belief.experience else []
-        share = _SHARE * 10.0 / (10.0 + trials)
-        each = np.zeros(len(sources)) if weights is None else weights
-        self.sources = [(s, share * float(w)) for s, w in zip(sources, each, strict=True)]
+        self.power = _belief.strength(len(rows)) * belief.trust(rows, places)
+        known, share = belief.experience, _SHARE * 10.0 / (10.0 + len(rows))
+        weights = known.weights(encoding.features(rows), places) if known else np.empty(0)
+        self.sources = list(zip(known.sources if known else [], share * weights, strict=True))
 
     def __call__(self, rows: Array) -> Array:
         """Values at feature rows, shape (b,)."""
@@ -73,8 +70,4 @@ def weigh(base: Acquisition, belief: Belief, encoding: Encoding, rows: Array, pl
         rows: unit rows of the trials that ran, shape (r, d).
         places: their places, 0 the best, shape (r,).
     """
-    if belief.silent:
-        return base
-    known = belief.experience
-    weights = known.weights(encoding.features(rows), places) if known else None
-    return Believed(base, belief, encoding, len(rows), weights)
+    return base if belief.silent else Believed(base, belief, encoding, rows, places)

@@ -45,7 +45,7 @@ def rows(belief: Belief, encoding: Encoding, size: int, index: int, key: Key) ->
     hypercube = latin(max(size, 1), d, key.for_trial(0).generator("design"))
     first = np.where(encoding.categorical, hypercube[0], 0.5) if index == 0 else hypercube[index % len(hypercube)]
     unit = np.vstack([first, key.generator("stand-ins").random((64, d))])
-    bend = belief.bend(index)
+    bend = belief.bend(index + 10)
     unit = unit if bend is None else bend(unit)
     guess = None if belief.silent else belief.guess(index, unit[0])
     return unit if guess is None else np.vstack([guess, unit])

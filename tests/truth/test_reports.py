@@ -1,10 +1,13 @@
 """Pages open offline, hold what they were given, and escape what users wrote."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+from luthier.errors import OutputError
 from luthier.report import run_page, study_page
+from luthier.report.html import write
 
 EVIL = "<script>alert(1)</script>"
 
@@ -88,3 +91,27 @@ def test_nothing_is_fetched_and_nothing_users_wrote_is_run(page, run, study):
     text = run_page(run) if page == "run" else study_page(study)
     assert EVIL not in _own(text)
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=", text)
+
+
+def test_values_with_commas_stay_in_one_piece(study):
+    """In the hover text each parameter has a line of its own."""
+    trials = [{**t, "params": {"shape": "8, 16, 32", "lr": 0.1}} for t in study["trials"]]
+    page = _own(study_page({**study, "trials": trials}))
+    assert r"shape = 8, 16, 32\u003cbr\u003elr = 0.1" in page
+
+
+def test_a_page_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    page = tmp_path / "page.html"
+    write(page, "old")
+
+    def full(self, text, encoding):
+        with self.open("w") as file:
+            file.write(text[:3])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="No space left"):
+        patch.setattr(Path, "write_text", full)
+        write(page, "new and longer")
+    assert page.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+    assert write(page, "new").read_text() == "new"

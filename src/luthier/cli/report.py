@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from luthier.errors import UsageError
+from luthier.errors import MissingExtra, StoreError, UsageError
 from luthier.report import run_page
+from luthier.report.html import write
 from luthier.study import load_study
 
 
@@ -32,22 +33,52 @@ def command(run: str, name: str | None, out: str | None) -> None:
             fix=f"list them with: luthier studies {run}",
         )
     else:
-        target = load_study(run, name).report(out or f"{name}.html")
+        target = load_study(run, name).report(out or f"{_file_name(name)}.html")
     Console().print(f"report: {target}", highlight=False)
 
 
+def _file_name(name: str) -> str:
+    """A study's name as that of a file in this folder, whatever it holds."""
+    plain = "".join(c if c.isalnum() or c in "-_. " else "-" for c in name)[:80].strip(". ")
+    return plain or "study"
+
+
 def _of_folder(folder: Path, out: str | None) -> Path:
-    content = folder / "run.json"
-    if not content.is_file():
+    place = folder / "run.json"
+    if not place.is_file():
         raise UsageError(
             f"{str(folder)!r} holds no finished run",
             expected="run.json, which `luthier compress` writes at its end",
             fix="run the same `luthier compress` again: it goes on where it ended",
         )
-    target = Path(out) if out else folder / "report.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(run_page(json.loads(content.read_text())), encoding="utf-8")
-    return target
+    page = _page(place)
+    return write(Path(out) if out else folder / "report.html", page)
+
+
+def _page(place: Path) -> str:
+    """The page over a run.json, which may come from anywhere."""
+    from luthier.compression.verb import VERSION
+
+    try:
+        content = json.loads(place.read_text(encoding="utf-8"))
+        version = int(content["version"])
+        if version <= VERSION:
+            return run_page(content)
+    except MissingExtra:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(
+            f"{place} is damaged",
+            expected="what `luthier compress` wrote",
+            got=f"{type(error).__name__}: {str(error)[:200]}",
+            fix="run the same `luthier compress` again: it writes the file anew from what is stored",
+        ) from None
+    raise StoreError(
+        f"{place} was written by a newer version of Luthier",
+        expected=f"version {VERSION} or older",
+        got=f"version {version}",
+        fix="pip install --upgrade luthier",
+    )
 
 
 COMMAND = command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ from luthier.cli._load import load_file
 from luthier.cli._shell import Interrupted
 from luthier.cli._tables import show
 from luthier.errors import ObjectiveError, UsageError
+from luthier.report.html import write
 from luthier.store import open_store
 from luthier.study import Study, tune
 from luthier.trial import Status
@@ -24,6 +26,7 @@ from luthier.trial import Status
 _ARGUMENTS = (
     *("maximize", "minimize", "objectives", "constraints", "algorithm", "stop", "trials", "timeout", "target", "steps"),
     *("workers", "executor", "limits", "store", "name", "seed", "deterministic", "first", "callbacks", "on_error"),
+    *("overhead", "checkpoints"),
 )
 
 
@@ -58,7 +61,7 @@ def command(file: str, out: str | None, fresh: bool, top: int, quiet: bool, **op
     console = Console()
     show(study, console, top)
     if out is not None:
-        _write(study, Path(out), console)
+        _write(study, Path(out), console, _command(file, options))
     where = f"study {study.name!r} in {_place(settings['store'])}"
     if study.interrupted:
         raise Interrupted(f"{where} holds {len(study.trials)} trials; the same command goes on from there")
@@ -113,16 +116,26 @@ def _forget(place: Any, name: str) -> None:
         store.close()
 
 
-def _write(study: Study, out: Path, console: Console) -> None:
+def _command(file: str, options: dict[str, Any]) -> str:
+    """The command line again; of a database's URL no more than its kind."""
+    words = ["luthier", "tune", file]
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name}", _place(value) if name == "store" else str(value)]
+    return shlex.join(words)
+
+
+def _write(study: Study, out: Path, console: Console, again: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     best = study.best
     params = study.space.dump(best.params)
     text = json.dumps(
         {"study": study.name, "trial": best.number, "params": params, "metrics": dict(best.metrics)}, indent=2
     )
-    (out / "best.json").write_text(text + "\n")
-    study.report(out / "report.html")
-    console.print(Text(f"written: {out}/best.json, {out}/report.html"))
+    write(out / "best.json", text + "\n")
+    study.report(out / "report.html", again)
+    study.export(out / "trials.jsonl")
+    console.print(Text(f"written: {out}/best.json, {out}/trials.jsonl, {out}/report.html"))
 
 
 def _place(store: Any) -> str:

@@ -12,6 +12,7 @@ from luthier.report.html import BLUE, GREEN, GREY
 
 Row = Mapping[str, Any]
 _MOST_ROWS = 500
+_KINDS = ("complete", "stopped", "failed", "paused", "running")
 
 
 def study_page(content: Row) -> str:
@@ -33,18 +34,20 @@ def study_page(content: Row) -> str:
     Raises:
         MissingExtra: plotly is not installed.
     """
-    count = {s: sum(t["status"] == s for t in content["trials"]) for s in ("complete", "stopped", "failed")}
+    count = {s: sum(t["status"] == s for t in content["trials"]) for s in _KINDS}
     summary = ", ".join(f"{n} {s}" for s, n in count.items() if n)
     parts = [
         f"<h1>Study {escape(content['name'])}</h1>",
-        f"<p class='sub'>{len(content['trials'])} trials: {summary or 'none finished'}.</p>",
+        f"<p class='sub'>{len(content['trials'])} trials: {summary or 'none yet'}.</p>",
         _best(content),
         html.section("Course", html.figure(course_figure(content), 380, "course")),
         html.section("What mattered", html.figure(importance_figure(content["importance"]), 320, "importance"))
         if content["importance"]
         else "",
         html.section("Trials", trials_table(content)),
-        html.section("Again", html.code(content["command"])) if content.get("command") else "",
+        html.section("Again", html.code(content["command"]), lead="It goes on from here: totals count every run.")
+        if content.get("command")
+        else "",
     ]
     return html.page(f"Luthier: {content['name']}", [p for p in parts if p])
 
@@ -78,7 +81,7 @@ def _progress(content: Row, done: Sequence[Row]) -> Any:
         mode="markers",
         name="trials",
         marker={"color": BLUE, "size": 7, "opacity": 0.6},
-        text=[html.settings(dict(t["params"])).replace(", ", "<br>") for t in done],
+        text=[html.settings(dict(t["params"]), "<br>") for t in done],
         hovertemplate="trial %{x}: %{y:.5g}<br>%{text}<extra></extra>",
     )
     kept = [t for t in done if t["feasible"]]
@@ -104,7 +107,7 @@ def _trade_off(content: Row, done: Sequence[Row]) -> Any:
             mode="markers",
             name=label,
             marker={"color": colour, "size": 9},
-            text=[f"trial {t['number']}<br>" + html.settings(dict(t["params"])).replace(", ", "<br>") for t in some],
+            text=[f"trial {t['number']}<br>" + html.settings(dict(t["params"]), "<br>") for t in some],
             hovertemplate="%{text}<br>%{x:.5g}, %{y:.5g}<extra></extra>",
         )
     drawing.update_xaxes(title=second)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, TypeVar
 
 from luthier.errors import UsageError
@@ -44,7 +43,7 @@ class Bound:
             return None
         if overhead == "auto":
             return cls()
-        if not isinstance(overhead, Real) or isinstance(overhead, bool) or not 0 < overhead < 1:
+        if isinstance(overhead, bool) or not isinstance(overhead, int | float) or not 0 < overhead < 1:
             raise UsageError("'overhead' is no share", expected='0 < overhead < 1, "auto" or None', got=repr(overhead))
         if deterministic:
             raise UsageError(

@@ -15,7 +15,9 @@ from luthier.errors import UsageError
 from luthier.extras import need
 from luthier.objectives import Objectives
 from luthier.report import study_page
+from luthier.report.html import write as write_page
 from luthier.search import Algorithm
+from luthier.search._warm import resumed
 from luthier.search._standing import Standing, is_grid, standing
 from luthier.space import Space
 from luthier.store import Header, View
@@ -155,7 +157,7 @@ class Study:
         Raises:
             UsageError: the space had predicates and none was given, or the algorithm is unknown.
         """
-        where = self.space if space is None else space
+        where = self.space if space is None else resumed(space, self.header.space)
         if len(where.where) != self.header.space["where"]:
             raise UsageError(
                 "the space's predicates are not stored",
@@ -217,12 +219,28 @@ class Study:
         """
         return importance(self.space, self.objectives.complete(self.trials), metric or self.objectives.names[0])
 
-    def report(self, path: str | os.PathLike[str]) -> Path:
-        """Writes one self-contained HTML page, and returns where."""
-        place = Path(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(study_page(self.to_json()), encoding="utf-8")
-        return place
+    def report(self, path: str | os.PathLike[str], command: str | None = None) -> Path:
+        """Writes one self-contained HTML page, and returns where.
+
+        Args:
+            path: of the page.
+            command: how to run the study again, for its last section; None: a call of :func:`luthier.tune`.
+
+        Raises:
+            OutputError: it cannot be written; an older page is unharmed.
+            MissingExtra: plotly is not installed.
+        """
+        return write_page(Path(path), study_page({**self.to_json(), "command": command or self._call()}))
+
+    def _call(self) -> str:
+        """The call of :func:`luthier.tune` that goes on with the study, as far as it is known."""
+        wanted = {"objectives": dict(self.objectives.directions)}
+        bounds = self.header.objectives["constraints"]
+        kept = {n: self.header.settings.get(n) for n in ("seed", "stop")}
+        facts = {**wanted, **({"constraints": dict(bounds)} if bounds else {}), **{n: v for n, v in kept.items() if v}}
+        words = [f"{n}={v}" if n == "stop" else f"{n}={v!r}" for n, v in facts.items()]
+        algorithm = str(self.header.settings["algorithm"]).lower()
+        return f"lt.tune(objective, space, {', '.join(words)}, algorithm={algorithm!r}, store=..., name={self.name!r})"
 
     def to_json(self) -> dict[str, Any]:
         """Everything that a report shows, as plain values."""

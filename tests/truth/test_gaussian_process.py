@@ -169,6 +169,23 @@ def test_outputs_keep_the_order():
     assert abs(warp.outputs(losses)).max() < 10
 
 
+def test_good_results_stay_apart_whatever_the_bad_ones_are():
+    good = np.linspace(0.50, 0.53, 12)
+    bad = np.array([0.9, 1.0, 1.0, 1.1, 1.5, 2.0, 5.0, 5.0])
+    warped = warp.outputs(np.concatenate([good, bad]))
+    assert (np.diff(warped[:12]) > 0).all()
+    assert warped[11] - warped[0] > 0.3 * (warped.max() - warped.min())
+    assert warp.about_median(np.array([3.0, 1.0, 2.0])) == pytest.approx([1.5, -1.5, 0.0])
+    assert (warp.about_median(np.array([1.0, 1.0, 1.0, 5.0])) == [1.0, 1.0, 1.0, 5.0]).all()
+
+
+def test_exact_results_have_little_noise():
+    rng = np.random.default_rng(5)
+    rows = rng.random((20, 1))
+    data = Data(rows, warp.standardise(rng.normal(size=20)), np.array([False]))
+    assert fit(data, noise=1e-3)[2] <= math.log(1e-3) < fit(data)[2]
+
+
 def test_minimiser_finds_rosenbrocks_valley_within_bounds():
     def batch(points, rows):
         return np.array([optimize.rosen(p) for p in points]), np.array([optimize.rosen_der(p) for p in points])

@@ -13,7 +13,7 @@ from luthier.search import _fresh, _memory
 from luthier.search._encode import Encoding
 from luthier.search.bayes import design, model
 from luthier.search.bayes.belief import weigh
-from luthier.search.bayes.maximise import Effort, maximise
+from luthier.search.bayes.maximise import Acquisition, Effort, maximise
 from luthier.space import Params, Space
 from luthier.trial import Trial
 
@@ -73,8 +73,9 @@ class Bayes:
             ranked = design.rows(memory.belief, encoding, first, len(seen), key)
         else:
             waiting = encoding.features(memory.rows(pending))
-            wanted = model.acquisition(self._models(encoding), learned, waiting, generator)
-            places = np.argsort(_memory.ranking(learned.losses, learned.table.lack[learned.ran]))
+            bold = key.trial % 2 == 1
+            wanted: Acquisition = model.acquisition(self._models(encoding), learned, waiting, generator, bold)
+            places = np.argsort(_memory.ranking(learned.losses, learned.table.lack[learned.ran])).astype(float)
             wanted = weigh(wanted, memory.belief, encoding, learned.rows, places)
             ranked = maximise(encoding, wanted, _leaders(learned), generator, self.effort.after(len(seen)))
         taken = memory.taken(history, pending)
@@ -82,7 +83,7 @@ class Bayes:
 
     def _models(self, encoding: Encoding) -> model.Models:
         if self._fitted is None or self._fitted.encoding is not encoding:
-            self._fitted = model.Models(encoding)
+            self._fitted = model.Models(encoding, self.effort.refits)
         return self._fitted
 
 

@@ -114,16 +114,19 @@ class Evidence:
         return value + 0.5 * float((away * away / self.spread2).sum()), gradient + away / self.spread2
 
 
-def fit(data: Data, start: Array | None = None, steps: int = 40) -> Array:
+def fit(data: Data, start: Array | None = None, steps: int = 40, noise: float | None = None) -> Array:
     """Theta at the maximum of its posterior, shape (d + 3,).
 
     Args:
         data: what to fit.
         start: where to begin; None: a start that is never far off.
         steps: at most so many iterations.
+        noise: the largest noise variance; None: any.
     """
     evidence = Evidence(data)
     low, high = evidence.bounds()
+    if noise is not None:
+        high[data.d + 1] = math.log(noise)
 
     def batch(points: Array, rows: kernel.Index) -> tuple[Array, Array]:
         results = [evidence(p) for p in points]

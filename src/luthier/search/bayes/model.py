@@ -25,6 +25,9 @@ _LEADING = 64
 _REMEMBERED = 16
 _BAD = 0.5
 _FAILED = 128
+QUIET = 1e-3  # noise variance of exact results, whose own variance is 1
+_CLEAR = 0.03  # a clear improvement, in standard deviations of the results
+_SETTLED = 12
 
 
 @dataclass(frozen=True)
@@ -75,23 +78,29 @@ class Models:
         self.encoding, self.refits = encoding, refits
         self._thetas: dict[bytes, Array] = {}
 
-    def objective(self, rows: Array, losses: Array) -> Process:
-        """The process of one objective over unit rows, shape (n, d), and losses, shape (n,)."""
-        return self._process(rows, losses, warp.outputs)
+    def objective(self, rows: Array, losses: Array, exact: bool = False) -> Process:
+        """The process of one objective over unit rows, shape (n, d), and losses, shape (n,).
+
+        Args:
+            rows: shape (n, d).
+            losses: shape (n,).
+            exact: takes the results as almost free of noise.
+        """
+        return self._process(rows, losses, warp.outputs, QUIET if exact else None)
 
     def bound(self, rows: Array, slacks: Array) -> Process:
         """The process of a quantity that must stay below 0; far values pulled in, 0 kept."""
         return self._process(rows, slacks, warp.about_zero)
 
-    def _process(self, rows: Array, values: Array, transform: warp.Transform) -> Process:
+    def _process(self, rows: Array, values: Array, transform: warp.Transform, noise: float | None = None) -> Process:
         size = _stage(len(values), self.refits)
-        name = rows[:size].tobytes() + values[:size].tobytes()
+        name = rows[:size].tobytes() + values[:size].tobytes() + repr(noise).encode()
         data = self._data(rows, values, transform)
         if name not in self._thetas:
             while len(self._thetas) >= _REMEMBERED:
                 del self._thetas[next(iter(self._thetas))]
             part = self._data(rows[:size], values[:size], transform, _FITTED)
-            self._thetas[name] = fit(part)
+            self._thetas[name] = fit(part, noise=noise)
         return Process(data, self._thetas[name])
 
     def _data(self, rows: Array, values: Array, transform: warp.Transform, most: int = CAP) -> Data:
@@ -111,7 +120,7 @@ def _stage(count: int, refits: int) -> int:
 
 
 def acquisition(
-    models: Models, learned: Learned, waiting: Array, generator: np.random.Generator
+    models: Models, learned: Learned, waiting: Array, generator: np.random.Generator, bold: bool = False
 ) -> Improvement | Hypervolume | Feasible:
     """What a proposal is chosen by.
 
@@ -123,24 +132,32 @@ def acquisition(
         learned: what the trials taught.
         waiting: features of pending trials, shape (p, d).
         generator: draws the weighting.
+        bold: takes results as exact and asks for more than a little; for one objective, from 12 trials on.
     """
     bounds = _bounds(models, learned)
     if not learned.feasible.any():
         return Feasible(None, bounds)
     m = learned.losses.shape[1]
-    base = _two(models, learned, waiting) if m == 2 else _one(models, learned, waiting, generator)
+    base = _two(models, learned, waiting) if m == 2 else _one(models, learned, waiting, generator, bold)
     return Feasible(base, bounds) if bounds else base
 
 
-def _one(models: Models, learned: Learned, waiting: Array, generator: np.random.Generator) -> Improvement:
+def _one(models: Models, learned: Learned, waiting: Array, generator: np.random.Generator, bold: bool) -> Improvement:
+    """Improvement as the trials' model sees it; every other trial is bold.
+
+    A rough function looks like a smooth one with noise, and then the same place is tried again and again for a little
+    more. The bold view believes every result and wants a clear improvement, so that it looks elsewhere; either view
+    alone does worse than the two in turn.
+    """
+    bold = bold and len(learned.losses) >= _SETTLED
     single = scalarise(learned.losses, generator)
-    process = _with_failures(models, learned, single)
+    process = _with_failures(models, learned, single, bold)
     if len(waiting):
         process = fantasise(process, waiting)
     good = np.flatnonzero(learned.feasible)
     leading = good[np.argsort(single[good], kind="stable")[:_LEADING]]
     known = np.vstack([models.encoding.features(learned.rows[leading]), waiting])
-    return Improvement(process, process.predict(known)[0].min(0))
+    return Improvement(process, process.predict(known)[0].min(0) - (_CLEAR if bold else 0.0))
 
 
 def _two(models: Models, learned: Learned, waiting: Array) -> Hypervolume:
@@ -155,13 +172,13 @@ def _two(models: Models, learned: Learned, waiting: Array) -> Hypervolume:
     return Hypervolume((processes[0], processes[1]), front, reference)
 
 
-def _with_failures(models: Models, learned: Learned, losses: Array) -> Process:
+def _with_failures(models: Models, learned: Learned, losses: Array, exact: bool = False) -> Process:
     """The process of the trials that ran, with failures standing where it expects them, or at a bad result.
 
     Their probability alone does not keep the search away: where nothing is ever seen, hope never dies. And a bad result
     beside good ones would spoil the hyper-parameters, so failures have no part in these.
     """
-    process = models.objective(learned.rows, losses)
+    process = models.objective(learned.rows, losses, exact)
     failed = models.encoding.features(learned.table.rows[~learned.ran][-_FAILED:])
     if len(failed) == 0:
         return process

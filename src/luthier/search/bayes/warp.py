@@ -53,6 +53,20 @@ def best_power(values: Array) -> float:
     return float(_POWERS[np.argmax(likelihood)])
 
 
+def about_median(losses: Array) -> Array:
+    """Values as distances from their median, the best 1.5 away; as they are where that is the median itself.
+
+    A power transform bends at 0 and 1. With mean and spread in these places, a bad half of the results would leave all
+    good ones at one end, alike.
+
+    Args:
+        losses: to be minimised, shape (n,).
+    """
+    middle = float(np.median(losses))
+    reach = middle - float(losses.min())
+    return (losses - middle) * (1.5 / reach) if reach > 1e-9 else losses
+
+
 def outputs(losses: Array) -> Array:
     """Targets for a Gaussian process, order kept except beyond the winsorised end.
 
@@ -65,7 +79,8 @@ def outputs(losses: Array) -> Array:
     plain = standardise(winsorise(standardise(losses)))
     if len(plain) < 6 or not plain.any():
         return plain
-    return standardise(yeo_johnson(plain, best_power(plain)))
+    central = about_median(plain)
+    return standardise(yeo_johnson(central, best_power(central)))
 
 
 def about_zero(slacks: Array) -> Array:

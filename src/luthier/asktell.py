@@ -13,6 +13,7 @@ from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.search._standing import Standing, is_grid, standing
 from luthier.search._threads import OneThread
+from luthier.search._warm import with_experience
 from luthier.space import Params, Space
 from luthier.trial import Status, Trial
 
@@ -28,6 +29,7 @@ class AskTell:
         objectives: several metrics, each "min" or "max".
         constraints: bounds on metrics, such as ``{"size_mb": "<= 1.0"}``.
         seed: the same seed and the same results give the same proposals.
+        warm_start: related studies or loops, as for :func:`luthier.tune`.
 
     Example:
         >>> import luthier as lt
@@ -49,8 +51,9 @@ class AskTell:
         objectives: Mapping[str, str] | None = None,
         constraints: Mapping[str, str] | None = None,
         seed: int = 0,
+        warm_start: Any = None,
     ) -> None:
-        self.space = space
+        self.space = with_experience(space, warm_start)
         self.objectives = Objectives.of(maximize, minimize, objectives, constraints)
         self.algorithm = search.get(algorithm)
         self.seed = seed

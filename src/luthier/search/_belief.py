@@ -148,7 +148,7 @@ class Belief:
             out = np.array(unit, dtype=float)
             for prior in priors:
                 out[..., prior.column] = prior.bend(out[..., prior.column], weight)
-            return np.minimum(out, _TOP)
+            return np.asarray(np.minimum(out, _TOP))
 
         return bent
 

@@ -17,6 +17,11 @@ _APART = 0.1  # leaders closer than this, by the root mean square over columns, 
 _TRUST, _DOUBT = 4.0, 1.0  # what agreement and disagreement of ranks begin with
 
 
+def strength(trials: int) -> float:
+    """What a standard deviation that other studies expect counts, in units of log improvement, after so many trials."""
+    return 30.0 / (10.0 + trials)
+
+
 @dataclass(frozen=True)
 class Source:
     """One study.
@@ -95,7 +100,18 @@ class Experience:
     def weights(self, features: Array, places: Array) -> Array:
         """Each source's weight, shape (sources,), from agreement, shared among those that agree."""
         each = np.array([s.agreement(features, places) for s in self.sources])
-        return each * each / max(each.sum(), 1.0)
+        return np.asarray(each * each / max(float(each.sum()), 1.0))
+
+    def bonus(self, features: Array, places: Array, at: Array) -> Array:
+        """What is added to a logarithm that is to be maximised, at feature rows ``at``, shape (b,).
+
+        Args:
+            features: of this study's trials that ran, shape (r, d).
+            places: their places, 0 the best, shape (r,).
+            at: feature rows, shape (b, d).
+        """
+        share = strength(len(features)) * self.weights(features, places)
+        return -sum((w * s.predict(at) for s, w in zip(self.sources, share, strict=True)), np.zeros(len(at)))
 
 
 def _source(encoding: Encoding, record: Mapping[str, Any]) -> Source:

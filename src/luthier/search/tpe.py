@@ -239,17 +239,21 @@ class TPE:
             unit[::4] = bend(generator.random(unit[::4].shape))
         snapped, here = good.encoding.snap(unit)
         ratio = good.log_density_of(snapped, here) - bad.log_density_of(snapped, here)
+        rows = np.vstack([good.rows, bad.rows])
+        places = np.repeat([0.0, 1.0], [len(good.rows), len(bad.rows)])
         if not belief.silent:
-            rows = np.vstack([good.rows, bad.rows])
-            trust = belief.trust(rows, 1.0 * (np.arange(len(rows)) >= len(good.rows)))
-            ratio += trust * strength(len(rows)) * belief.log(snapped, here)
+            ratio += belief.trust(rows, places) * strength(len(rows)) * belief.log(snapped, here)
         few = np.where(good.encoding.categorical, _FEW, len(unit))
         compete = np.where(np.arange(len(unit))[:, None] < few, ratio, -np.inf)
         pick = compete.argmax(0)
         for block in good.encoding.blocks:
             pick[block.place] = ratio[:, block.place.start].argmax()
         best = unit[pick, np.arange(unit.shape[1])]
-        return np.vstack([best, unit[np.argsort(-ratio.sum(1), kind="stable")]])
+        if belief.experience is None:
+            return np.vstack([best, unit[np.argsort(-ratio.sum(1), kind="stable")]])
+        features = good.encoding.features
+        unit, total = np.vstack([unit, best]), np.append(ratio.sum(1), ratio.max(0).sum())
+        return unit[np.argsort(-total - belief.experience.bonus(features(rows), places, features(unit)), kind="stable")]
 
     def _split(
         self, memory: _memory.Memory, history: Sequence[Trial], pending: Sequence[Trial]

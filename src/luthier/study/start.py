@@ -17,6 +17,7 @@ from luthier.objectives import Objectives
 from luthier.progress import Progress, Quiet, choose
 from luthier.run import Limits, Maker, Objective
 from luthier.search import Algorithm
+from luthier.search._warm import resumed, with_experience
 from luthier.space import Parameter, Params, Space
 from luthier.stop import StopRule
 from luthier.store import Header, State, Store, View, check_name, folder_of, key, open_store, short
@@ -57,6 +58,7 @@ def tune(
     overhead: float | str | None = "auto",
     checkpoints: str | os.PathLike[str] | None = None,
     first: Sequence[Params] = (),
+    warm_start: Study | Sequence[Study] | None = None,
     replicate: int = 0,
     on_error: str = "record",
     callbacks: Sequence[Callback] = (),
@@ -98,6 +100,8 @@ def tune(
         checkpoints: the folder for the trials' own folders (``trial.checkpoint``), on storage that all machines share
             where there are several; None: beside an SQLite store, else in the current folder. The study remembers it.
         first: configurations to try before the algorithm's own, a known good one for instance.
+        warm_start: a related study, or several: its best configurations are tried first, and its ranks guide proposals
+            for as long as they agree with the new results. Kept with the study, which goes on with what it began with.
         replicate: how often the five best trials (of the front, with several objectives) are evaluated again when the
             search is over, at least twice; on top of ``trials``. ``best``, ``front`` and ``ranking`` then go by the
             means of these repeats, and hold their 95 % intervals. 0: not at all.
@@ -122,6 +126,7 @@ def tune(
         (True, 20)
     """
     whole = space if isinstance(space, Space) or not isinstance(space, Mapping) else Space(space)
+    whole = with_experience(whole, warm_start)
     wanted = Objectives.of(maximize, minimize, objectives, constraints)
     settings = Settings(
         objective=objective,
@@ -145,6 +150,7 @@ def _drive(settings: Settings, place: Place, name: str | None, progress: Progres
     store = open_store(place)
     try:
         state = _open(store, name, settings)
+        settings = replace(settings, space=resumed(settings.space, state.header.space))
         root = Path(settings.pool.checkpoints) if settings.pool.checkpoints else _root(place, state.header)
         scratch = tempfile.TemporaryDirectory(prefix="luthier-") if root is None else None
         folder = Path(scratch.name) if scratch else Path(str(root)) / key(state.header.name)

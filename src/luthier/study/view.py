@@ -17,8 +17,8 @@ from luthier.objectives import Objectives
 from luthier.report import study_page
 from luthier.report.html import write as write_page
 from luthier.search import Algorithm
-from luthier.search._warm import resumed
 from luthier.search._standing import Standing, is_grid, standing
+from luthier.search._warm import resumed
 from luthier.space import Space
 from luthier.store import Header, View
 from luthier.study.exchange import write
@@ -247,11 +247,13 @@ class Study:
         done = self.objectives.complete(self.trials)
         shares = {} if len(done) < FEWEST else self.importance()
         best = self.best if done else None
+        copies, lack = self._copies(), self.objectives.violation
         return {
             "name": self.name,
             "objectives": list(self.objectives.directions),
             "trials": [
-                {**_plain(t, self.space), "feasible": self.objectives.violation(t.metrics) <= 0} for t in self.trials
+                {**_plain(t, self.space), "feasible": lack(t.metrics) <= 0, "repeats": copies.get(t.number)}
+                for t in self.trials
             ],
             "best": best.number if best else None,
             "estimates": {n: asdict(e) for n, e in best.estimates.items()} if best else {},

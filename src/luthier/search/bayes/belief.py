@@ -6,12 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.pareto import Array
-from luthier.search import _belief
+from luthier.search import _belief, _experience
 from luthier.search._belief import Belief
 from luthier.search._encode import Encoding
 from luthier.search.bayes.maximise import Acquisition
-
-_SHARE = 3.0
 
 
 class Believed:
@@ -32,7 +30,7 @@ class Believed:
     def __init__(self, base: Acquisition, belief: Belief, encoding: Encoding, rows: Array, places: Array) -> None:
         self.base, self.belief, self.encoding = base, belief, encoding
         self.power = _belief.strength(len(rows)) * belief.trust(rows, places)
-        known, share = belief.experience, _SHARE * 10.0 / (10.0 + len(rows))
+        known, share = belief.experience, _experience.strength(len(rows))
         weights = known.weights(encoding.features(rows), places) if known else np.empty(0)
         self.sources = list(zip(known.sources if known else [], share * weights, strict=True))
 

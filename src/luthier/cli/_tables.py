@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.study import Study
-from luthier.trial import Status, Trial
+from luthier.trial import Estimate, Status, Trial
 
 _ROWS = 60
 
@@ -39,10 +39,17 @@ def _card(study: Study, best: Trial) -> Panel:
     for name, value in best.params.items():
         grid.add_row(Text(name), Text(text(value), style="bold"))
     metrics = Text(", ".join(f"{n} {text(v)}" for n, v in best.metrics.items()), style="bold green")
+    known = [Text(f"{n} without noise: {e}, by {_source(e)}", style="green") for n, e in best.estimates.items()]
     lack = study.objectives.violation(best.metrics)
     warning = [Text("it breaks a constraint; none of the trials keeps them all", style="red")] if lack > 0 else []
     head = f"Best configuration: trial {best.number} of {len(study.trials)}"
-    return Panel(Group(metrics, *warning, grid), title=Text(head, style="bold"), title_align="left", expand=False)
+    return Panel(
+        Group(metrics, *known, *warning, grid), title=Text(head, style="bold"), title_align="left", expand=False
+    )
+
+
+def _source(estimate: Estimate) -> str:
+    return f"{estimate.count} repeats" if estimate.by == "repeats" else "a model of all trials"
 
 
 def _others(study: Study, trials: Sequence[Trial], console: Console, rows: int) -> None:

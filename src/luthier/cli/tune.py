@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,7 @@ from luthier.trial import Status
 _ARGUMENTS = (
     *("maximize", "minimize", "objectives", "constraints", "algorithm", "stop", "trials", "timeout", "target", "steps"),
     *("workers", "executor", "limits", "store", "name", "seed", "deterministic", "first", "callbacks", "on_error"),
-    *("overhead", "checkpoints"),
+    *("overhead", "checkpoints", "replicate"),
 )
 
 
@@ -36,6 +37,7 @@ _ARGUMENTS = (
 @click.option("--trials", type=int, help="How many in all, earlier runs included.")
 @click.option("--timeout", type=float, help="Seconds in all, earlier runs included.")
 @click.option("--workers", type=int, help="How many trials run at once.")
+@click.option("--replicate", type=int, help="How often the leaders are evaluated again after the search.")
 @click.option("--store", help="A path (SQLite) or a database URL. Default: runs/<FILE's name>.db")
 @click.option("--name", help="The study's name. Default: <FILE's name>-<algorithm>.")
 @click.option("--seed", type=int, help="Of every random stream. Default: 0.")
@@ -129,10 +131,10 @@ def _write(study: Study, out: Path, console: Console, again: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     best = study.best
     params = study.space.dump(best.params)
-    text = json.dumps(
-        {"study": study.name, "trial": best.number, "params": params, "metrics": dict(best.metrics)}, indent=2
-    )
-    write(out / "best.json", text + "\n")
+    facts = {"study": study.name, "trial": best.number, "params": params, "metrics": dict(best.metrics)}
+    if best.estimates:
+        facts["estimates"] = {name: asdict(each) for name, each in best.estimates.items()}
+    write(out / "best.json", json.dumps(facts, indent=2) + "\n")
     study.report(out / "report.html", again)
     study.export(out / "trials.jsonl")
     console.print(Text(f"written: {out}/best.json, {out}/trials.jsonl, {out}/report.html"))

@@ -24,6 +24,7 @@ def study_page(content: Row) -> str:
             objectives: list of (metric, "min" or "max").
             trials: rows with number, status, feasible, params, metrics, cause, seconds.
             best: number of the best trial, or None.
+            estimates: metric -> mean, low, high, count and by, where more is known of the best than its measurement.
             front: numbers of the trials on the front.
             importance: parameter -> share; may be empty.
             command: how to run it again, or None.
@@ -59,9 +60,19 @@ def _best(content: Row) -> str:
     shown = [html.card(html.short(best["metrics"][name]), name, direction) for name, direction in content["objectives"]]
     return html.section(
         f"Best: trial {best['number']}",
-        html.cards(*shown),
+        html.cards(*shown, *_estimates(content)),
         f"<p class='lead' style='margin-top:12px'>{html.settings(dict(best['params']))}</p>",
     )
+
+
+def _estimates(content: Row) -> list[str]:
+    """A card for each metric whose noise-free value is known better than by one measurement."""
+    out = []
+    for name, each in content.get("estimates", {}).items():
+        source = f"{each['count']} repeats" if each["by"] == "repeats" else "a model of all trials"
+        interval = f"95 %: {html.short(each['low'])} to {html.short(each['high'])}, by {source}"
+        out.append(html.card(html.short(each["mean"]), f"{name}, without noise", interval))
+    return out
 
 
 def course_figure(content: Row) -> Any:
@@ -126,6 +137,12 @@ def importance_figure(shares: Mapping[str, float]) -> Any:
     return drawing
 
 
+def _notes(trial: Row) -> list[str]:
+    again = trial.get("repeats")
+    notes = [trial["cause"], f"repeats trial {again}" if again is not None else None]
+    return [note for note in notes if note]
+
+
 def trials_table(content: Row) -> str:
     """Every trial with its parameters and metrics; beyond 500 the last ones."""
     trials = content["trials"][-_MOST_ROWS:]
@@ -134,7 +151,7 @@ def trials_table(content: Row) -> str:
     rows = [
         [
             str(t["number"]),
-            escape(t["status"]) + (f"<small>{escape(t['cause'])}</small>" if t["cause"] else ""),
+            escape(t["status"]) + "".join(f"<small>{escape(note)}</small>" for note in _notes(t)),
             *(escape(html.short(t["metrics"].get(name, ""))) for name in metrics),
             *(escape(html.short(t["params"].get(name, ""))) for name in params),
         ]

@@ -167,8 +167,8 @@ def _two(models: Models, learned: Learned, waiting: Array) -> Hypervolume:
     known = np.vstack([models.encoding.features(learned.rows[learned.feasible]), waiting])
     means = np.stack([p.predict(known)[0][:, 0] for p in processes], 1)
     front = means[pareto.front(means)]
-    worst = front.max(0)
-    reference = worst + 0.1 * np.maximum(worst - front.min(0), 0.1)
+    worst = means.max(0)  # of all trials: seen from its own corner, a front of one point has no ends to look for
+    reference = worst + 0.1 * np.maximum(worst - means.min(0), 0.1)
     return Hypervolume((processes[0], processes[1]), front, reference)
 
 

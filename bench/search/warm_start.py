@@ -1,9 +1,9 @@
-"""What other studies are worth: a search from nothing, and one warmed up by a related, an unrelated or a misleading study.
+"""What other studies are worth: a search from nothing, and one warmed up by a related, unrelated or misleading study.
 
 OMP_NUM_THREADS=1 python bench/search/warm_start.py [--seeds 8] [--algorithms bayes tpe]
 
-The other study has 60 results of random search and bayes, half each, on: "related", the same function moved by a tenth of
-the range and scaled; "unrelated", another function; "misleading", the same function turned upside down.
+The other study has 60 results of random search and bayes, half each, on: "related", the same function moved by a tenth
+of the range and scaled; "unrelated", another function; "misleading", the same function turned upside down.
 """
 
 from __future__ import annotations

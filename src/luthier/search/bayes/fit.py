@@ -15,6 +15,8 @@ from luthier.search._structures import Block
 from luthier.search.bayes import kernel, optimise, structures
 
 JITTER = 1e-8
+_BLOCK = 65_536
+_GAIN = 1e-2  # of log posterior probability: a smaller one ends the fit
 _LENGTH_SPREAD2 = 0.5
 _NOISE_MEAN, _NOISE_SPREAD2 = -6.0, 4.0
 
@@ -133,7 +135,7 @@ def fit(data: Data, start: Array | None = None, steps: int = 40, noise: float | 
         return np.array([r[0] for r in results]), np.array([r[1] for r in results])
 
     begin = evidence.start() if start is None else start
-    found = optimise.minimise(batch, np.clip(begin, low, high)[None], low, high, steps, tolerance=1e-3)
+    found = optimise.minimise(batch, np.clip(begin, low, high)[None], low, high, steps, tolerance=_GAIN)
     return np.asarray(found[0])
 
 
@@ -158,6 +160,11 @@ class Process:
 
     def cross(self, rows: Array) -> Array:
         """Covariances with the data, shape (b, n)."""
+        some = max(8, _BLOCK // max(self.data.rows.size, 1))  # few enough for the processor's cache
+        parts = [self._cross(rows[i : i + some]) for i in range(0, len(rows), some)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _cross(self, rows: Array) -> Array:
         gaps = kernel.squares(rows[:, None, :], self.data.rows[None], self.data.categorical, self.data.blocks)
         return self.signal * self.shape.value(gaps)
 

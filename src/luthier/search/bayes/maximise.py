@@ -13,6 +13,7 @@ from luthier.search._encode import Encoding
 from luthier.search.bayes import optimise, structures
 
 _TOP = 1.0 - 2.0**-53
+_GAIN = 1e-2  # of log acquisition: a smaller one ends the climb
 
 
 class Acquisition(Protocol):
@@ -136,7 +137,7 @@ def _climb(encoding: Encoding, acquisition: Acquisition, starts: Array, smooth: 
 
     low, high = np.zeros(len(smooth)), np.full(len(smooth), _TOP)
     out = starts.copy()
-    out[:, smooth] = optimise.minimise(loss, starts[:, smooth], low, high, steps, tolerance=1e-4)
+    out[:, smooth] = optimise.minimise(loss, starts[:, smooth], low, high, steps, tolerance=_GAIN)
     return out
 
 

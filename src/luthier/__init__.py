@@ -23,6 +23,8 @@ _HOMES = {
     "luthier.measure": ("evaluate",),
     "luthier.measure.profile": ("profile",),
     "luthier.mask": ("prune_weights",),
+    "luthier.gradual": ("GradualPruning", "Rewind"),
+    "luthier.schedule": ("Schedule",),
     "luthier.surgery": ("prune_neurons",),
     "luthier.distillation": ("distill",),
     "luthier.export": ("save", "load", "export_onnx"),

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from luthier import importance
-from luthier.errors import UsageError
-from luthier.schedule import Schedule
+from luthier.allocate import lamp
+from luthier.errors import UsageError, unknown
 
 Scores = dict[str, Tensor]
+SCOPES = ("global", "layer", "lamp")
 
 
 class Mask(nn.Module):
@@ -105,7 +106,8 @@ class Masked:
         rows += [f"  {name:<40} left whole: {why}" for name, why in self.skipped.items()]
         size = self.bytes()
         rows.append(
-            f"  {self.sparsity:.1%} of these weights are zero: {size['dense']:,} bytes, {size['gzip']:,} deflated. "
+            f"  {self.sparsity:.1%} of these weights are zero: {size['dense']:,} bytes, {size['gzip']:,} deflated, "
+            f"{size['csr']:,} as compressed sparse rows. "
             "Ordinary runtimes are not faster for zeros; prune neurons for speed."
         )
         return "\n".join(rows)
@@ -204,8 +206,11 @@ def keep_by_ratio(scores: Scores, ratio: float, scope: str = "global") -> Scores
     Args:
         scores: parameter name -> score of each entry.
         ratio: share removed, in [0, 1].
-        scope: "global" (all entries compete) or "layer" (the share is removed from each parameter).
+        scope: "global" (all entries compete), "lamp" (all compete by their share of what is left of their parameter,
+            see ``luthier.allocate.lamp``) or "layer" (the share is removed from each parameter).
     """
+    if scope == "lamp":
+        return keep_by_ratio({name: lamp(s) for name, s in scores.items()}, ratio)
     if scope == "layer":
         return {name: _keep_top(s.flatten(), ratio).view(s.shape) for name, s in scores.items()}
     flat = torch.cat([s.flatten() for s in scores.values()])
@@ -271,8 +276,8 @@ def _check(how: Mapping[str, Any], scope: str) -> tuple[str, Any]:
         raise UsageError("the ratio is out of range", expected="0 <= ratio < 1 (the share removed)", got=repr(amount))
     if name == "threshold" and not (number and 0 <= amount < float("inf")):
         raise UsageError("the threshold is out of range", expected="a finite number >= 0", got=repr(amount))
-    if scope not in ("global", "layer"):
-        raise UsageError("unknown scope", expected='"global" or "layer"', got=repr(scope))
+    if scope not in SCOPES:
+        raise unknown("scope", str(scope), SCOPES)
     return name, amount
 
 
@@ -303,7 +308,7 @@ def prune_weights(
     ratio: float | None = None,
     threshold: float | None = None,
     pattern: str | None = None,
-    criterion: str = "magnitude",
+    criterion: Any = "magnitude",
     scope: str = "global",
     protect: Sequence[str] = (),
     **evidence: Any,
@@ -315,8 +320,10 @@ def prune_weights(
         ratio: share of the weights to remove, in [0, 1); or
         threshold: remove weights whose score is below this; or
         pattern: "n:m", keep n of every m neighbours along the inputs.
-        criterion: what makes a weight important, see ``luthier methods``; "magnitude" is |w|.
-        scope: with a ratio: "global" (all weights compete) or "layer" (the same share everywhere).
+        criterion: what makes a weight important: a name (see ``luthier methods``), an object, or a function of your
+            own; "magnitude" is |w|; "obs" re-fits what it keeps.
+        scope: with a ratio: "global" (all weights compete), "lamp" (all compete, layers made comparable) or "layer"
+            (the same share everywhere).
         protect: modules or parameters to leave whole.
         evidence: ``data=`` (a loader) and ``loss=`` where a criterion needs them.
 
@@ -339,41 +346,13 @@ def prune_weights(
     if not names:
         why = "; ".join(sorted(set(skipped.values()))) or "biases and norms only"
         raise UsageError("the model has no weights to prune", expected="a matrix or kernel", cause=why)
-    scores = importance.weight_scores(source, criterion, **evidence)
-    masks, odd = choose({name: scores[name] for name in names}, how, amount, scope)
+    weighed = importance.weigh(source, criterion, **evidence)
+    masks, odd = choose({name: weighed.scores[name] for name in names}, how, amount, scope)
     masked = copy.deepcopy(source)
+    with torch.no_grad():
+        for name, kept in masks.items():
+            made = weighed.refit(name, kept)
+            if made is not None:
+                _value(masked, name).copy_(made)
     apply_masks(masked, masks)
     return Masked(masked, masks, {**skipped, **odd}, _names(source))
-
-
-class GradualPruning:
-    """Prunes by magnitude while training: ``fit(..., on_epoch=GradualPruning(...), keep="last")``.
-
-    Masks are set anew after every epoch; ``keep="best"`` would bring back an earlier epoch with its fewer zeros.
-
-    Args:
-        model: the network in training; masks are put on it at once.
-        schedule: the ratio after each epoch.
-        scope: "global" or "layer".
-
-    Example:
-        >>> net = nn.Linear(10, 10)
-        >>> prune = GradualPruning(net, Schedule(0.9, steps=2))
-        >>> for epoch in (1, 2):
-        ...     prune(epoch, {})
-        >>> int(net.weight.count_nonzero())
-        10
-
-    Source:
-        Zhu and Gupta, "To prune, or not to prune", 2017, section 3.
-    """
-
-    def __init__(self, model: nn.Module, schedule: Schedule, scope: str = "global") -> None:
-        self.model, self.schedule, self.scope = model, schedule, scope
-        self.names, _ = candidates(model)
-        apply_masks(model, {n: torch.ones_like(_value(model, n), dtype=torch.bool) for n in self.names})
-
-    def __call__(self, epoch: int, scores: Mapping[str, float]) -> None:
-        """Raises the ratio to the schedule's at this epoch."""
-        magnitudes = {n: _value(self.model, n).detach().abs() for n in self.names}
-        apply_masks(self.model, keep_by_ratio(magnitudes, self.schedule(epoch), self.scope))

@@ -11,7 +11,7 @@ from torch import nn
 from luthier import allocate as allocations
 from luthier import importance
 from luthier.errors import UsageError
-from luthier.model import analyse
+from luthier.model import analyse, cost
 
 CRITERIA = importance.names()
 ALLOCATIONS = allocations.names()
@@ -50,6 +50,12 @@ def data(batches=2):
 @pytest.fixture(scope="module")
 def analysis():
     return analyse(net(), torch.randn(2, 2, 6, 6))
+
+
+@pytest.fixture(scope="module")
+def sensitivity(analysis):
+    scores = scored(analysis, "l2")
+    return allocations.measure_map(analysis, scores, lambda m: importance.mean_loss(m, data(), "cross_entropy"))
 
 
 def scored(analysis, name, **changes):
@@ -113,10 +119,10 @@ def test_it_has_a_card(name):
 
 @pytest.mark.parametrize("name", ALLOCATIONS)
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.95])
-def test_an_allocation_keeps_the_best_and_empties_nothing(analysis, name, ratio):
+def test_an_allocation_keeps_the_best_and_empties_nothing(analysis, sensitivity, name, ratio):
     scores = scored(analysis, "l2")
     how = {"threshold": float(ratio)} if name == "threshold" else {"ratio": ratio}
-    keep = allocations.allocate(analysis, scores, name, **how)
+    keep = allocations.allocate(analysis, scores, name, sensitivity=sensitivity, **how)
     for group in analysis.groups:
         kept = keep.get(group.name, list(range(group.size)))
         assert kept == sorted(set(kept))
@@ -127,21 +133,21 @@ def test_an_allocation_keeps_the_best_and_empties_nothing(analysis, name, ratio)
 
 
 @pytest.mark.parametrize("name", [n for n in ALLOCATIONS if n != "threshold"])
-def test_more_ratio_never_keeps_more(analysis, name):
+def test_more_ratio_never_keeps_more(analysis, sensitivity, name):
     scores = scored(analysis, "l1")
     sizes = []
     for ratio in (0.0, 0.2, 0.4, 0.6, 0.8):
-        keep = allocations.allocate(analysis, scores, name, ratio=ratio)
+        keep = allocations.allocate(analysis, scores, name, ratio=ratio, sensitivity=sensitivity)
         sizes.append(sum(len(keep.get(g.name, range(g.size))) for g in analysis.groups))
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == sum(g.size for g in analysis.groups)
 
 
 @pytest.mark.parametrize("name", [n for n in ALLOCATIONS if n != "threshold"])
-def test_a_budget_is_met(analysis, name):
-    from luthier.model import cost
-
-    keep = allocations.allocate(analysis, scored(analysis, "l2"), name, budget={"macs": 0.5, "params": 0.6})
+@pytest.mark.filterwarnings("ignore:the nearest widths")
+def test_a_budget_is_met(analysis, sensitivity, name):
+    budget = {"macs": 0.5, "params": 0.6}
+    keep = allocations.allocate(analysis, scored(analysis, "l2"), name, budget=budget, sensitivity=sensitivity)
     assert cost.macs(analysis, keep) <= 0.5 * cost.macs(analysis)
     assert cost.parameters(analysis, keep) <= 0.6 * cost.parameters(analysis)
 

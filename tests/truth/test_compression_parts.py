@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import luthier as lt
+from luthier.allocate._families import MOST_FAMILIES, families
 from luthier.compression.budget import Budget
 from luthier.compression.joint import CostTable
-from luthier.compression.line import MOST_FAMILIES, families
 from luthier.compression.result import Point
 from luthier.compression.settings import Settings, fingerprint
 from luthier.compression.verb import choose, note

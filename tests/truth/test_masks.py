@@ -10,7 +10,7 @@ from torch.nn.utils import prune as reference
 
 import luthier as lt
 from luthier.errors import UsageError
-from luthier.mask import GradualPruning
+from luthier.gradual import GradualPruning, Rewind
 from luthier.schedule import Schedule
 
 
@@ -137,12 +137,115 @@ def test_shared_weights_share_their_mask_and_stay_shared():
     assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in Tied().parameters())
 
 
+@pytest.mark.slow
+def test_masks_hold_through_torch_compile():
+    torch.manual_seed(0)
+    masked = lt.prune_weights(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), ratio=0.8)
+    x, wanted = torch.randn(5, 6), sum(int((masked.model[i].weight == 0).sum()) for i in (0, 2))
+    try:
+        compiled = torch.compile(masked.model)
+        got = compiled(x)
+    except Exception as error:  # no compiler for C++ here
+        pytest.skip(f"torch.compile does not run here: {type(error).__name__}")
+    assert torch.allclose(got, masked.model(x), atol=1e-6)
+    steps = torch.optim.SGD(compiled.parameters(), lr=0.5, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        steps.zero_grad()
+        compiled(x).square().mean().backward()
+        steps.step()
+    assert sum(int((masked.model[i].weight == 0).sum()) for i in (0, 2)) == wanted
+    assert torch.allclose(compiled(x), masked.finalize()(x), atol=1e-6)
+
+
+def test_pattern_four_of_eight():
+    torch.manual_seed(0)
+    masked = lt.prune_weights(nn.Linear(32, 5), pattern="4:8")
+    assert masked.masks["weight"].reshape(-1, 8).sum(1).eq(4).all()
+
+
+def test_lamp_s_masks_by_hand():
+    model = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Linear(1, 2, bias=False))
+    model[0].weight.data = torch.tensor([[3.0, 1.0, 2.0]])  # shares 1, 1/14, 4/13
+    model[1].weight.data = torch.tensor([[100.0], [50.0]])  # shares 1, 1/5
+    masked = lt.prune_weights(model, ratio=0.4, scope="lamp")
+    assert masked.masks["0.weight"].tolist() == [[True, False, True]]
+    assert masked.masks["1.weight"].tolist() == [[True], [False]]
+
+
+@pytest.mark.parametrize("how", [{"ratio": 0.6, "scope": "layer"}, {"pattern": "2:4"}])
+def test_obs_re_fits_what_it_keeps(how):
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4))
+    x = torch.randn(300, 16) @ torch.randn(16, 16)
+    plain = lt.prune_weights(model, criterion="magnitude", **how).finalize()
+    masked = lt.prune_weights(model, criterion="obs", data=[x[:100], x[100:]], **how)
+    assert all((masked.model[i].weight[~masked.masks[f"{i}.weight"]] == 0).all() for i in (0, 2))
+    with torch.no_grad():
+        true = model(x)
+        errors = [float((m(x) - true).square().mean()) for m in (masked.finalize(), plain)]
+    assert errors[0] < 0.6 * errors[1]
+
+
+def test_rewinding_puts_the_early_weights_back_and_keeps_the_zeros():
+    torch.manual_seed(0)
+    x, y = torch.randn(64, 2, 4, 4), torch.randint(4, (64,))
+    task = lt.Task(train=(x, y), valid=(x, y))
+    model, seen = _net(), {}
+    rewind = Rewind(model, at=2)
+
+    def each(epoch, scores):
+        rewind(epoch, scores)
+        seen[epoch] = copy.deepcopy(model.state_dict())
+
+    lt.fit(model, task, epochs=4, keep="last", progress=False, on_epoch=each)
+    masked = rewind.onto(lt.prune_weights(model, ratio=0.7))
+    plain = masked.finalize().state_dict()
+    for name, early in seen[2].items():
+        kept = masked.masks.get(name, torch.ones_like(early, dtype=torch.bool))
+        assert torch.equal(plain[name], early * kept), name
+    assert not torch.equal(plain["4.bias"], seen[4]["4.bias"])
+    lt.fit(masked, task, epochs=1, progress=False)
+    assert masked.sparsity == pytest.approx(0.7, abs=0.01)
+    with pytest.raises(UsageError, match="has not come"):
+        Rewind(_net(), at=3).onto(masked)
+    with pytest.raises(UsageError, match=r"no '0.weight'|another"):
+        rewind.onto(lt.prune_weights(nn.Linear(4, 4), ratio=0.5))
+
+
+def test_the_iterative_schedule_removes_the_same_share_of_what_is_left():
+    schedule = Schedule(0.9, steps=4, kind="iterative")
+    left = [1 - schedule(t) for t in range(6)]
+    assert left[0] == 1
+    assert left[4] == left[5] == pytest.approx(0.1)
+    assert all(b / a == pytest.approx(0.1**0.25) for a, b in itertools.pairwise(left[:5]))
+
+
+@pytest.mark.parametrize("criterion", ["snip", "movement", "wanda"])
+def test_gradual_pruning_by_any_criterion(criterion):
+    torch.manual_seed(0)
+    x, y = torch.randn(32, 2, 4, 4), torch.randint(4, (32,))
+    model, removed = _net(), []
+    prune = GradualPruning(
+        model, Schedule(0.8, steps=2), criterion=criterion, data=[(x, y)], loss=nn.functional.cross_entropy
+    )
+    steps = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for epoch in (1, 2, 3):
+        model(x).square().mean().backward()
+        steps.step()
+        prune(epoch)
+        removed.append(model[4].weight == 0)
+    assert all((early & ~late).sum() == 0 for early, late in itertools.pairwise(removed))
+    total = sum(m.weight.numel() for m in model if isinstance(m, nn.Conv2d | nn.Linear))
+    assert _zeros(model) == round(0.8 * total)
+
+
 def test_sizes_are_those_of_the_weights():
     masked = lt.prune_weights(nn.Linear(100, 50), ratio=0.9)
     sizes = masked.bytes()
     assert sizes["dense"] == 4 * 5000
     assert sizes["csr"] == 8 * 500 + 4 * 51
     assert 4 * 500 < sizes["gzip"] < sizes["dense"] / 3
+    assert f"{sizes['csr']:,} as compressed sparse rows. Ordinary runtimes are not faster for zeros" in str(masked)
 
 
 def test_gradual_pruning_follows_its_schedule_and_never_brings_back():

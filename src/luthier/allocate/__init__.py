@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,11 +16,34 @@ import numpy as np
 from torch import Tensor
 
 from luthier import discover
-from luthier.errors import BudgetError, UsageError, nearest
-from luthier.model import Analysis, axes, cost
+from luthier.allocate._budget import Budget, Cost, filled, smallest_cut, tell
+from luthier.allocate._families import families
+from luthier.allocate._map import SensitivityMap, measure_map
+from luthier.allocate._scores import lamp
+from luthier.errors import UsageError, nearest
+from luthier.model import Analysis, axes
 from luthier.model.groups import Group
 
+__all__ = [
+    "Allocation",
+    "Cost",
+    "Ratio",
+    "Request",
+    "Rounding",
+    "SensitivityMap",
+    "allocate",
+    "families",
+    "get",
+    "lamp",
+    "measure_map",
+    "names",
+    "needs_map",
+    "ratios",
+    "step_of",
+]
+
 Ratio = float | Mapping[str, float]
+Keep = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -32,12 +55,28 @@ class Request:
         scores: group name -> scores [group size].
         ratios: group name -> the share of it that should go, 0 to 1.
         threshold: scores below it should go; None where ratios rule.
+        sensitivity: what the removal of each group costs, where it was measured.
     """
 
     groups: tuple[Group, ...]
     scores: Mapping[str, Tensor]
     ratios: Mapping[str, float]
     threshold: float | None = None
+    sensitivity: SensitivityMap | None = None
+
+    @property
+    def active(self) -> list[Group]:
+        """The groups of which something should go."""
+        return [g for g in self.groups if self.ratios[g.name] > 0]
+
+    @property
+    def whole(self) -> dict[str, float]:
+        """Every group's size."""
+        return {g.name: float(g.size) for g in self.groups}
+
+    def gone(self, groups: Iterable[Group]) -> int:
+        """How many indices of some groups should go, all together."""
+        return round(sum(g.size * self.ratios[g.name] for g in groups))
 
 
 class Allocation(Protocol):
@@ -67,11 +106,20 @@ class Rounding:
 
     def width(self, group: Group, wanted: float) -> int:
         """The number of indices that stay, nearest to what is wanted: never 0, never more than there are."""
-        step = step_of(group, self.multiple)
-        if step > group.size:
-            step = 1
+        step = self.step(group)
         nearest_step = round(wanted / step) * step
         return max(min(nearest_step, group.size), min(self.minimum, group.size), step)
+
+    def step(self, group: Group) -> int:
+        """By how many indices a group's width changes."""
+        step = step_of(group, self.multiple)
+        return step if step <= group.size else 1
+
+    def widths(self, group: Group) -> list[int]:
+        """The widths a group may have, rising."""
+        step = self.step(group)
+        least = self.width(group, 0)
+        return sorted({least, *(w for w in range(step, group.size, step) if w >= least), group.size})
 
 
 def step_of(group: Group, multiple: int) -> int:
@@ -117,6 +165,8 @@ def allocate(
     threshold: float | None = None,
     budget: Mapping[str, float] | None = None,
     rounding: Rounding = Rounding(),
+    sensitivity: SensitivityMap | None = None,
+    costs: Mapping[str, Cost] | None = None,
 ) -> dict[str, list[int]]:
     """Decides which indices of each group stay.
 
@@ -126,8 +176,11 @@ def allocate(
         method: a name (see ``luthier methods``) or an object.
         ratio: the share that goes; or shares by pattern of group names, such as ``{"layer1.*": 0.3}``.
         threshold: scores below it go.
-        budget: the share of "macs" or "params" that may be left, such as ``{"macs": 0.5}``.
+        budget: the share of "macs", "params" or "bytes" that may be left, such as ``{"macs": 0.5}``; met from below,
+            within 2 % where the steps of the widths allow it, else as near as they do, with a warning that says so.
         rounding: multiples and least widths.
+        sensitivity: a map (see :func:`measure_map`), for the allocations that go by one.
+        costs: further costs that a budget may name, such as "latency": functions from what stays to a number.
 
     Returns:
         group name -> sorted indices that stay; groups that stay whole are left out.
@@ -147,11 +200,47 @@ def allocate(
     groups = tuple(g for g in analysis.all_groups if g.name in scores)
     chosen = get("threshold" if threshold is not None and method == "uniform" else method)
 
-    def keep(share: Ratio) -> dict[str, list[int]]:
-        request = Request(groups, scores, ratios(groups, share), threshold)
-        return _pick(request, chosen.widths(request), rounding)
+    def request(share: Ratio) -> Request:
+        return Request(groups, scores, ratios(groups, share), threshold, sensitivity)
 
-    return keep(ratio if ratio is not None else 0.0) if budget is None else _to_budget(analysis, budget, keep)
+    if budget is None:
+        asked = request(ratio if ratio is not None else 0.0)
+        return _pick(asked, _rounded(groups, chosen.widths(asked), rounding))
+    return _to_budget(Budget.of(analysis, budget, costs or {}), chosen, request, rounding)
+
+
+def _to_budget(budget: Budget, chosen: Any, request: Callable[[Ratio], Request], rounding: Rounding) -> Keep:
+    whole = request(0.5)  # every group may be cut
+    groups, sizes = whole.groups, {g.name: g.size for g in whole.groups}
+
+    def keep(widths: Mapping[str, int]) -> Keep:
+        """By position: enough to predict costs."""
+        return {name: list(range(width)) for name, width in widths.items() if width < sizes[name]}
+
+    def at(share: float) -> dict[str, int]:
+        asked = request(share)
+        return _rounded(groups, chosen.widths(asked), rounding)
+
+    if hasattr(chosen, "solve"):
+        allowed = {g.name: rounding.widths(g) for g in groups}
+        widths = chosen.solve(whole, lambda w: budget.used(keep(w)), allowed)
+        if budget.used(keep(widths)) > 1:
+            raise budget.refusal(keep(widths))
+    else:
+        widths = {name: len(kept) for name, kept in smallest_cut(budget, lambda share: _named(at(share))).items()}
+    found = filled(budget, widths, {g.name: rounding.widths(g) for g in groups}, keep)
+    tell(budget, keep(found))
+    return _pick(whole, found)
+
+
+def _named(widths: Mapping[str, int]) -> Keep:
+    return {name: list(range(width)) for name, width in widths.items()}
+
+
+def needs_map(method: str | Allocation) -> bool:
+    """Whether an allocation goes by a sensitivity map that it does not bring along."""
+    chosen = get(method)
+    return bool(getattr(chosen, "needs_map", False)) and getattr(chosen, "found", None) is None
 
 
 def ratios(groups: tuple[Group, ...], ratio: Ratio) -> dict[str, float]:
@@ -182,41 +271,15 @@ def _share(value: Any) -> float:
     return float(value)
 
 
-def _pick(request: Request, widths: Mapping[str, float], rounding: Rounding) -> dict[str, list[int]]:
+def _rounded(groups: Iterable[Group], widths: Mapping[str, float], rounding: Rounding) -> dict[str, int]:
+    return {g.name: rounding.width(g, widths[g.name]) for g in groups}
+
+
+def _pick(request: Request, widths: Mapping[str, int]) -> Keep:
     out = {}
     for group in request.groups:
-        count = rounding.width(group, widths[group.name])
+        count = widths[group.name]
         if count < group.size:
             best = np.argsort(-request.scores[group.name].double().cpu().numpy(), kind="stable")[:count]
             out[group.name] = sorted(int(i) for i in best)
     return out
-
-
-def _to_budget(analysis: Analysis, budget: Mapping[str, float], keep: Any) -> dict[str, list[int]]:
-    """The smallest ratio that meets a budget, by bisection on predicted costs."""
-    measures = {"macs": cost.macs, "params": cost.parameters, "parameters": cost.parameters}
-    for name, share in budget.items():
-        if name not in measures:
-            raise UsageError(f"unknown budget {name!r}", expected="one of " + ", ".join(measures), got=repr(name))
-        if not 0 < share <= 1:
-            raise UsageError("a budget is the share that may be left", expected="0 < budget <= 1", got=repr(share))
-    dense = {name: measures[name](analysis) for name in budget}
-
-    def met(plan: dict[str, list[int]]) -> bool:
-        return all(measures[name](analysis, plan) <= share * dense[name] for name, share in budget.items())
-
-    low, high = 0.0, 1.0 - 1e-9
-    if met(keep(low)):
-        return dict(keep(low))
-    if not met(keep(high)):
-        least = {name: f"{measures[name](analysis, keep(high)) / dense[name]:.3f}" for name in budget}
-        raise BudgetError(
-            "no cut meets this budget",
-            expected=", ".join(f"{k} <= {v}" for k, v in budget.items()),
-            got=", ".join(f"{k} = {v} with every width at its least" for k, v in least.items()),
-            fix="ask for less, protect fewer modules, or cut along more axes",
-        )
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (low, middle) if met(keep(middle)) else (middle, high)
-    return dict(keep(high))

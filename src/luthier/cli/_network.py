@@ -11,6 +11,9 @@ from luthier.errors import UsageError
 from luthier.extras import need
 
 if TYPE_CHECKING:  # torch takes seconds to load, and `luthier --help` loads this file
+    from pathlib import Path
+
+    from rich.console import Console
     from torch import nn
 
     from luthier.task import Task
@@ -58,6 +61,42 @@ def recipe_of(file: str, module: ModuleType) -> Mapping[str, Any] | None:
             f"{file}: 'recipe' is no dict", expected='recipe = {"epochs": 10, "lr": 1e-3}', got=type(recipe).__name__
         )
     return recipe
+
+
+def trained(file: str, module: ModuleType, model: nn.Module, task: Task) -> nn.Module:
+    """The FILE's model, trained by its ``recipe`` where it has one."""
+    from luthier.train import fit
+
+    recipe = recipe_of(file, module)
+    return model if recipe is None else fit(model, task, **recipe)
+
+
+def need_onnx() -> None:
+    """Says what to install where a file cannot be exported."""
+    for module in ("onnxruntime", "onnxscript"):
+        need(module, "onnx", "this command")
+
+
+def publish(console: Console, place: Path, task: Task, before: tuple[str, nn.Module], after: tuple[str, Any]) -> None:
+    """Writes model.onnx and model.luthier into a folder, and prints both networks' scores.
+
+    Args:
+        console: where to.
+        place: the folder.
+        task: whose validation data judge.
+        before: name and network.
+        after: name and network, or a result that holds one.
+    """
+    from luthier.export import export_onnx, save
+    from luthier.train import validate
+
+    made = after[1]
+    console.print(str(export_onnx(made, place / "model.onnx", task.example())), highlight=False)
+    save(made, place / "model.luthier", inputs=task.example())
+    for name, network in (before, (after[0], getattr(made, "model", made))):
+        scores = ", ".join(f"{k} {v:.4f}" for k, v in validate(network, task).items())
+        console.print(f"{name}: {scores}", highlight=False)
+    console.print(f"files: {place}", highlight=False)
 
 
 def as_mapping(texts: Sequence[str]) -> dict[str, float]:

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from luthier.cli._network import as_mapping, made, read_network, recipe_of
-from luthier.extras import need
+from luthier.cli._network import as_mapping, made, need_onnx, publish, read_network, trained
 
 
 @click.command(name="distill")
@@ -23,26 +22,14 @@ def command(file: str, epochs: int, lr: float, losses: tuple[str, ...], temperat
     from torch import nn
 
     from luthier.distillation import distill
-    from luthier.export import export_onnx, save
-    from luthier.train import fit, validate
 
-    for needed in ("onnxruntime", "onnxscript"):
-        need(needed, "onnx", "this command")
-    console = Console()
+    need_onnx()
     module, teacher, task = read_network(file, also=("student",))
     student = made(file, module, "student", nn.Module)
-    recipe = recipe_of(file, module)
-    if recipe is not None:
-        teacher = fit(teacher, task, **recipe)
-    weights = as_mapping(losses) or None
-    distill(student, teacher, task, losses=weights, temperature=temperature, epochs=epochs, lr=lr)
+    teacher = trained(file, module, teacher, task)
+    distill(student, teacher, task, losses=as_mapping(losses) or None, temperature=temperature, epochs=epochs, lr=lr)
     place = Path(out or f"runs/{Path(file).stem}-student")
-    console.print(str(export_onnx(student, place / "model.onnx", task.example())), highlight=False)
-    save(student, place / "model.luthier", inputs=task.example())
-    for name, network in (("teacher", teacher), ("student", student)):
-        scores = ", ".join(f"{k} {v:.4f}" for k, v in validate(network, task).items())
-        console.print(f"{name}: {scores}", highlight=False)
-    console.print(f"files: {place}", highlight=False)
+    publish(Console(), place, task, ("teacher", teacher), ("student", student))
 
 
 COMMAND = command

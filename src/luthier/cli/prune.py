@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from luthier.cli._network import read_network, recipe_of
-from luthier.extras import need
+from luthier.cli._network import as_mapping, need_onnx, publish, read_network, trained
+from luthier.errors import UsageError
+
+if TYPE_CHECKING:  # torch takes seconds to load, and `luthier --help` loads this file
+    from luthier.allocate import Allocation
 
 
 @click.command(name="prune")
 @click.argument("file", type=click.Path())
-@click.option(
-    "--ratio",
-    type=click.FloatRange(0, 1, max_open=True),
-    required=True,
-    help="Share removed from every width, in [0, 1).",
-)
-@click.option("--criterion", default="l2", show_default=True, help="See `luthier methods`.")
+@click.option("--ratio", type=click.FloatRange(0, 1, max_open=True), help="Share removed from every width, in [0, 1).")
+@click.option("--budget", multiple=True, help="NAME=SHARE that may be left, such as macs=0.5; instead of --ratio.")
+@click.option("--criterion", default="auto", show_default=True, help="See `luthier methods`.")
+@click.option("--allocate", help="How much where. Default: uniform with --ratio, sensitivity with --budget.")
 @click.option(
     "--multiple", type=click.IntRange(1), default=8, show_default=True, help="Widths are kept at multiples of this."
 )
@@ -31,35 +32,61 @@ from luthier.extras import need
     help="Of recovery, distilled from the dense network.",
 )
 @click.option("--out", type=click.Path(), help="Folder for the files. Default: runs/<FILE's name>-pruned")
-def command(file: str, ratio: float, criterion: str, multiple: int, epochs: int, out: str | None) -> None:
+def command(
+    file: str,
+    ratio: float | None,
+    budget: tuple[str, ...],
+    criterion: str,
+    allocate: str | None,
+    multiple: int,
+    epochs: int,
+    out: str | None,
+) -> None:
     """Cut neurons from the network that FILE defines, once, and prove the result; no search."""
+    from luthier.compression.line import loss_of, sample
     from luthier.distillation import distill
-    from luthier.export import export_onnx, save
     from luthier.surgery import prune_neurons
-    from luthier.train import fit, recalibrate, validate
+    from luthier.train import recalibrate
 
-    for needed in ("onnxruntime", "onnxscript"):
-        need(needed, "onnx", "this command")
+    if (ratio is None) == (not budget):
+        raise UsageError("say how much to cut in one way", expected="--ratio 0.5 or --budget macs=0.5")
+    need_onnx()
     console = Console()
     module, model, task = read_network(file)
-    recipe = recipe_of(file, module)
-    if recipe is not None:
-        model = fit(model, task, **recipe)
-    data = [(*batch.inputs, batch.target) for _, batch in zip(range(8), task.batches("train"), strict=False)]
+    model = trained(file, module, model, task)
+    method = allocate or ("uniform" if ratio is not None else "sensitivity")
+    how: dict[str, Any] = {"criterion": criterion, "data": sample(task), "loss": loss_of(task)}
     pruned = prune_neurons(
-        model, task.example(), ratio=ratio, criterion=criterion, multiple=multiple, data=data, loss=task.loss_function
+        model,
+        task.example(),
+        ratio=ratio,
+        budget=as_mapping(budget) or None,
+        allocate=_shown(console, model, task, method, how),
+        multiple=multiple,
+        **how,
     )
     recalibrate(pruned.model, task)
     if epochs:
         distill(pruned.model, model, task, epochs=epochs)
-    place = Path(out or f"runs/{Path(file).stem}-pruned")
     console.print(pruned.plan)
-    console.print(str(export_onnx(pruned, place / "model.onnx", task.example())), highlight=False)
-    save(pruned, place / "model.luthier")
-    for name, network in (("dense", model), ("pruned", pruned.model)):
-        scores = ", ".join(f"{k} {v:.4f}" for k, v in validate(network, task).items())
-        console.print(f"{name}: {scores}", highlight=False)
-    console.print(f"files: {place}", highlight=False)
+    publish(console, Path(out or f"runs/{Path(file).stem}-pruned"), task, ("dense", model), ("pruned", pruned))
+
+
+def _shown(console: Console, model: Any, task: Any, method: str, how: dict[str, Any]) -> str | Allocation:
+    """The allocation; one that goes by a sensitivity map with its map, which is printed."""
+    from luthier import importance
+    from luthier.allocate import get, measure_map, needs_map
+    from luthier.compression.line import loss_of, sample
+    from luthier.model import analyse
+
+    if not needs_map(method):
+        return method
+    analysis, held_out = analyse(model, task.example()), sample(task, "valid")
+    scores = importance.score(analysis, how["criterion"], how["data"], how["loss"])
+    found = measure_map(analysis, scores, lambda m: importance.mean_loss(m, held_out, loss_of(task)))
+    console.print("Removal of each width alone, on validation data:")
+    console.print(str(found), highlight=False, markup=False, soft_wrap=True)
+    return type(get(method))(found)  # type: ignore[call-arg]
 
 
 COMMAND = command

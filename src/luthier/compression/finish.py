@@ -15,14 +15,14 @@ from torch import nn
 
 from luthier.checkpoint import seeded
 from luthier.compression.joint import recovery_of
-from luthier.compression.line import Line, count_parameters
+from luthier.compression.line import Line
 from luthier.compression.result import Point
 from luthier.errors import CheckError, ObjectiveError, StoreError
 from luthier.export.bundle import load, load_plan
 from luthier.export.onnx import OnnxCheck, export_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.metrics import Classification
-from luthier.model.cost import count_macs
+from luthier.model.cost import count_macs, count_parameters
 from luthier.surgery import Plan, Proof, Pruned
 from luthier.task import Task
 from luthier.train import validate

@@ -23,7 +23,7 @@ from luthier.space import Choice, Float, Int, Params, Space
 from luthier.task import Task
 from luthier.train import validate
 
-CRITERIA = ("l1", "l2", "activation", "taylor")
+CRITERIA = ("auto", "l2", "taylor", "activation")
 _SLACK = 1.08  # a predicted cost may be this much over the budget: predictions err, measurements decide
 _SAFE = 0.94  # a first guess should be this much under it
 _PROBES = (0.3, 0.6)
@@ -88,18 +88,21 @@ class Plans:
             self.known[ratios] = self._meets(dict(zip(self.line.families, ratios, strict=True)), _SLACK)
         return self.known[ratios]
 
-    def uniform(self, max_ratio: float) -> float:
-        """The smallest ratio, the same for every stage, that is predicted to meet the budget.
+    def start(self, max_ratio: float) -> dict[str, float]:
+        """Stage -> ratio of the smallest cut that is predicted to meet the budget, spread as the allocation says.
 
         Raises:
             BudgetError: not even the largest ratio does.
         """
         for slack in (_SAFE, 1.0):
             for ratio in np.linspace(0.05, max_ratio, 35):
-                if self._meets(dict.fromkeys(self.line.families, float(ratio)), slack):
-                    return float(ratio)
+                found = self.spread(float(ratio), max_ratio)
+                if self._meets(found, slack):
+                    return found
         costs = self.costs(dict.fromkeys(self.line.families, max_ratio))
-        missed = next(n for n, limit in self.budget.costs.items() if costs[n] > limit)
+        missed = next((n for n, limit in self.budget.costs.items() if costs[n] > limit), None)
+        if missed is None:
+            return dict.fromkeys(self.line.families, max_ratio)
         reached = self.table.latency[0] if missed == "latency" else costs[missed]
         raise BudgetError(
             f"the budget for {missed} cannot be met",
@@ -108,6 +111,10 @@ class Plans:
             cause="too tight a budget, or layers that cannot be cut (see `luthier profile`)",
             fix=f"--budget {missed}={min(max(reached * 1.2, 0.02), 1.0):.2f} or more, or a larger latency batch size",
         )
+
+    def spread(self, ratio: float, max_ratio: float) -> dict[str, float]:
+        """Stage -> ratio, for a share of all widths together."""
+        return {family: min(share, max_ratio) for family, share in self.line.balanced(ratio).items()}
 
 
 def name_of(family: str) -> str:
@@ -121,7 +128,7 @@ def space(plans: Plans, settings: Settings) -> Space:
     return Space(
         {
             **{name_of(f): Float(0.0, settings.max_ratio) for f in plans.line.families},
-            "criterion": Choice(list(CRITERIA)),
+            "criterion": Choice(list(CRITERIA) if settings.criterion == "auto" else [settings.criterion]),
             "lr": Float(2e-4, 1e-2, log=True),
             "weight_decay": Float(1e-4, 0.2, log=True),
             "epochs": Int(few, many),
@@ -134,16 +141,16 @@ def space(plans: Plans, settings: Settings) -> Space:
 
 
 def baselines(plans: Plans, settings: Settings) -> list[Params]:
-    """What a careful engineer would try first: one ratio for all stages, with and without a teacher;
-    and one half-way to the largest.
+    """What a careful engineer would try first: the smallest cut that fits, with and without a teacher; and a cut
+    half-way to the largest.
     """
-    start = plans.uniform(settings.max_ratio)
-    plain = {"criterion": "l2", "lr": 1e-3, "weight_decay": 0.01, "epochs": settings.epochs[1]}
+    start = plans.start(settings.max_ratio)
+    plain = {"criterion": settings.criterion, "lr": 1e-3, "weight_decay": 0.01, "epochs": settings.epochs[1]}
     teacher = {"distill": True, "kl": 0.5, "temperature": 4.0}
-    smaller = start + (settings.max_ratio - start) / 2
+    smaller = {family: ratio + (settings.max_ratio - ratio) / 2 for family, ratio in start.items()}
     return [
-        {**{name_of(f): ratio for f in plans.line.families}, **plain, **how}
-        for ratio, how in ((start, teacher), (start, {"distill": False}), (smaller, teacher))
+        {**{name_of(f): ratio for f, ratio in ratios.items()}, **plain, **how}
+        for ratios, how in ((start, teacher), (start, {"distill": False}), (smaller, teacher))
     ]
 
 
@@ -177,7 +184,7 @@ class JointObjective:
     def line(self) -> Line:
         """Made once a process: traces and scores are shared by its trials."""
         if self._line is None:
-            self._line = Line(self.dense, self.task, self.settings.batch_size, self.settings.multiple)
+            self._line = line_of(self.dense, self.task, self.settings, self.folder.parent)
         return self._line
 
     def __call__(self, trial: Any) -> dict[str, float]:
@@ -204,6 +211,12 @@ class JointObjective:
             "bytes_ratio": size,
             "macs": float(count_macs(model, tuple(x[:1] for x in self.line.example))),
         }
+
+
+def line_of(dense: nn.Module, task: Task, settings: Settings, folder: Path) -> Line:
+    """The line of a run, whose sensitivity map lies in its folder."""
+    cache = folder / "sensitivity.json"
+    return Line(dense, task, settings.batch_size, settings.multiple, settings.allocate, cache)
 
 
 def recovery_of(params: Mapping[str, Any], seed: int) -> Recovery:

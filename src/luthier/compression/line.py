@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from luthier import importance
-from luthier.allocate import Rounding, allocate
+from luthier.allocate import Request, Rounding, SensitivityMap, allocate, families, measure_map, needs_map
+from luthier.allocate.sensitivity import Sensitivity
+from luthier.batch import outputs_of
 from luthier.checkpoint import seeded
+from luthier.compression.settings import digest
 from luthier.distillation.cache import is_fixed, outputs_over, with_teacher
 from luthier.distillation.lesson import Lesson
 from luthier.export.write import write_onnx
@@ -28,7 +30,8 @@ from luthier.task import Task, device_of
 from luthier.train import Curve, OnEpoch, Trainer, recalibrate
 
 Keep = dict[str, list[int]]
-MOST_FAMILIES = 6
+
+_SAMPLE = 8  # batches
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,24 @@ class Line:
         task: data, loss and metrics.
         batch_size: of the latency measurement.
         multiple: widths are kept at multiples of this.
+        allocate: how a stage's share is spread over its widths, see ``luthier methods``.
+        cache: a file that keeps the sensitivity map, where ``allocate`` needs one.
     """
 
-    def __init__(self, dense: nn.Module, task: Task, batch_size: int = 32, multiple: int = 8) -> None:
+    def __init__(
+        self,
+        dense: nn.Module,
+        task: Task,
+        batch_size: int = 32,
+        multiple: int = 8,
+        allocate: str = "sensitivity",
+        cache: Path | None = None,
+    ) -> None:
         self.dense = copy.deepcopy(dense).eval()  # what is frozen in it stays frozen in the cut networks
         self.task = task
         self.batch_size = batch_size
         self.multiple = multiple
+        self.allocate, self.cache = allocate, cache
         self._scores: dict[str, dict[str, Tensor]] = {}
 
     @cached_property
@@ -87,19 +101,49 @@ class Line:
         loader: Any = self.task.loader("train")
         return outputs_over(self.dense, loader) if is_fixed(loader) else None
 
+    @cached_property
+    def sample(self) -> list[tuple[Any, Any]]:
+        """A few batches of the training data, the same in every process: what criteria go by."""
+        with seeded(0):
+            return sample(self.task, "train")
+
     def scores(self, criterion: str) -> dict[str, Tensor]:
         """Importance of every unit, computed once a criterion."""
         if criterion not in self._scores:
-            with seeded(0):  # the same batches in every process
-                data = list(_first(self.task, batches=8))
             self._scores[criterion] = importance.score(
-                self.analysis, criterion, data=data, loss=self.task.loss_function
+                self.analysis, criterion, data=self.sample, loss=loss_of(self.task)
             )
         return self._scores[criterion]
 
-    def ratios(self, by_family: Mapping[str, float]) -> dict[str, float]:
-        """Axis -> share to remove, from stage -> share to remove."""
-        return {axis: by_family[family] for family, axes in self.families.items() for axis in axes}
+    @cached_property
+    def sensitivity(self) -> SensitivityMap | None:
+        """What the removal of parts of each width does to the loss on validation data; None where nobody asks."""
+        if not needs_map(self.allocate):
+            return None
+        held_out = sample(self.task, "valid")
+
+        def evaluate(model: nn.Module) -> float:
+            return importance.mean_loss(model, held_out, loss_of(self.task))
+
+        return measure_map(
+            self.analysis,
+            self.scores("auto"),
+            evaluate,
+            cache=self.cache,
+            data=digest(*(t for pair in held_out for t in pair if isinstance(t, Tensor))),
+        )
+
+    def balanced(self, ratio: float) -> dict[str, float]:
+        """Stage -> share to remove, so that all widths together lose this share where it hurts least."""
+        if self.sensitivity is None:
+            return dict.fromkeys(self.families, ratio)
+        request = Request(tuple(self.analysis.groups), {}, dict.fromkeys(self._sizes, ratio), None, self.sensitivity)
+        widths = Sensitivity().widths(request)
+        return {f: 1 - sum(widths[a] for a in m) / sum(self._sizes[a] for a in m) for f, m in self.families.items()}
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        return {g.name: g.size for g in self.analysis.groups}
 
     def keep(self, by_family: Mapping[str, float], criterion: str) -> Keep:
         """What is kept of every axis, by a criterion."""
@@ -111,7 +155,15 @@ class Line:
         return self._allocated(by_family, order)
 
     def _allocated(self, by_family: Mapping[str, float], scores: Mapping[str, Tensor]) -> Keep:
-        return allocate(self.analysis, scores, ratio=self.ratios(by_family), rounding=Rounding(multiple=self.multiple))
+        """Each stage loses its own share."""
+        out: Keep = {}
+        for family, members in self.families.items():
+            mine = {name: scores[name] for name in members}
+            ratio, rounding = by_family[family], Rounding(multiple=self.multiple)
+            out |= allocate(
+                self.analysis, mine, self.allocate, ratio=ratio, rounding=rounding, sensitivity=self.sensitivity
+            )
+        return out
 
     def predicted(self, keep: Keep) -> dict[str, float]:
         """MACs and parameters as shares of the dense network's, without building anything."""
@@ -144,43 +196,16 @@ class Line:
             return measure({"dense": dense_onnx, "cut": path}, self.example, rounds)["cut"], share
 
 
-def _first(task: Task, batches: int) -> Iterator[tuple[Any, Any]]:
-    for _, batch in zip(range(batches), task.batches("train"), strict=False):
-        yield (batch.inputs if len(batch.inputs) > 1 else batch.inputs[0], batch.target)
+def sample(task: Task, part: str = "train", batches: int = _SAMPLE) -> list[tuple[Any, Any]]:
+    """A few batches as (inputs, target), as criteria take them."""
+    found = []
+    for _, batch in zip(range(batches), task.batches(part), strict=False):
+        inputs: Any = batch.inputs if len(batch.inputs) > 1 else batch.inputs[0] if batch.inputs else dict(batch.named)
+        found.append((inputs, batch.target))
+    return found
 
 
-def families(names: Sequence[str], most: int = MOST_FAMILIES) -> dict[str, tuple[str, ...]]:
-    """Groups axes into stages: by the first part of their names that tells some apart, at most ``most``.
-
-    Example:
-        >>> families(["stem.0", "stage1.conv1", "stage1.conv2", "stage2.conv1"])
-        {'stem': ('stem.0',), 'stage1': ('stage1.conv1', 'stage1.conv2'), 'stage2': ('stage2.conv1',)}
-    """
-    deepest = max((name.count(".") + 1 for name in names), default=1)
-    for depth in range(1, deepest + 1):
-        found: dict[str, tuple[str, ...]] = {}
-        for name in names:
-            prefix = ".".join(name.split(".")[:depth])
-            found[prefix] = (*found.get(prefix, ()), name)
-        if len(found) > 1:
-            break
-    return _merged(found, most) if names else {}
-
-
-def _merged(found: Mapping[str, tuple[str, ...]], most: int) -> dict[str, tuple[str, ...]]:
-    """Neighbours put together until there are at most ``most``, of about as many members each."""
-    stages = list(found)
-    if len(stages) <= most:
-        return dict(found)
-    bounds = [round(i * len(stages) / most) for i in range(most + 1)]
-    out = {}
-    for low, high in itertools.pairwise(bounds):
-        part = stages[low:high]
-        name = part[0] if len(part) == 1 else f"{part[0]}..{part[-1]}"
-        out[name] = tuple(axis for stage in part for axis in found[stage])
-    return out
-
-
-def count_parameters(model: nn.Module) -> int:
-    """How many numbers the parameters hold."""
-    return sum(p.numel() for p in model.parameters())
+def loss_of(task: Task) -> Callable[[Any, Any], Tensor]:
+    """The task's loss of whatever a model gives, as criteria take it."""
+    function = task.loss_function
+    return lambda result, target: function(outputs_of(result), target)

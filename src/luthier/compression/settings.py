@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from luthier import allocate, importance
 from luthier.distillation.cache import is_fixed
 from luthier.errors import UsageError, unknown
 from luthier.recipe import Recipe
@@ -27,6 +28,9 @@ class Settings:
         epochs: fewest and most epochs of recovery in a trial.
         max_ratio: largest share removed from a stage.
         multiple: widths are kept at multiples of this (runtimes dislike odd widths).
+        criterion: what is unimportant (see ``luthier methods``); "auto": the search chooses, starting from the one that
+            does best in bench/prune.
+        allocate: how a stage's share is spread over its widths; "sensitivity" goes by a map measured first.
         algorithm: of the search, see ``luthier methods``.
         seed: of everything random.
         progress: whether to show what goes on.
@@ -38,6 +42,8 @@ class Settings:
     epochs: tuple[int, int] = (2, 8)
     max_ratio: float = 0.9
     multiple: int = 8
+    criterion: str = "auto"
+    allocate: str = "sensitivity"
     algorithm: str = "auto"
     seed: int = 0
     progress: bool = True
@@ -54,6 +60,8 @@ class Settings:
         if not pair or not 1 <= self.epochs[0] <= self.epochs[1]:
             expected = "(fewest, most), 1 <= fewest <= most"
             raise UsageError("'epochs' is out of range", expected=expected, got=repr(self.epochs))
+        importance.get(self.criterion)
+        allocate.get(self.allocate)
         if self.recipe is not None:
             Recipe.of(self.recipe)
 
@@ -79,8 +87,8 @@ def fingerprint(model: nn.Module, task: Task, budget: Mapping[str, float], setti
     shapes = [(name, tuple(t.shape)) for name, t in model.state_dict().items()]
     weights = list(model.state_dict().values()) if settings.recipe is None else []
     return {
-        "model": _digest(f"{shapes} {model}"),
-        "weights": _digest(*weights),
+        "model": digest(f"{shapes} {model}"),
+        "weights": digest(*weights),
         "loss": task.loss if isinstance(task.loss, str) else _source(task.loss),
         "metrics": [f"{m.name} {_source(m.function)}" for m in task.scores],
         "data": {part: _data(task, part) for part in ("train", "valid", "test") if getattr(task, part) is not None},
@@ -90,11 +98,13 @@ def fingerprint(model: nn.Module, task: Task, budget: Mapping[str, float], setti
         "epochs": list(settings.epochs),
         "max_ratio": settings.max_ratio,
         "multiple": settings.multiple,
+        "criterion": settings.criterion,
+        "allocate": settings.allocate,
         "seed": settings.seed,
     }
 
 
-def _digest(*parts: Any) -> str:
+def digest(*parts: Any) -> str:
     """16 letters that stand for texts and tensors."""
     total = hashlib.sha256()
     for part in parts:
@@ -113,7 +123,7 @@ def _source(function: Any) -> str:
     if is_dataclass(function) or isinstance(function, nn.Module):
         return repr(function)
     code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
-    return _digest(_code(code)) if code else type(function).__name__
+    return digest(_code(code)) if code else type(function).__name__
 
 
 def _code(code: CodeType) -> str:
@@ -129,4 +139,4 @@ def _constant(value: Any) -> str:
 def _data(task: Task, part: str) -> str:
     """What a part holds; where it is not tensors in memory, how many batches it has."""
     loader: Any = task.loader(part)
-    return _digest(*loader.dataset.tensors) if is_fixed(loader) else f"{task.count(part)} batches"
+    return digest(*loader.dataset.tensors) if is_fixed(loader) else f"{task.count(part)} batches"

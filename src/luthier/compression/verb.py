@@ -17,7 +17,7 @@ from torch import nn
 from luthier import search
 from luthier.compression.budget import Budget
 from luthier.compression.finish import Publisher, kind_of, write_json, write_text
-from luthier.compression.joint import JointObjective, Plans, baselines, measure_table, space
+from luthier.compression.joint import JointObjective, Plans, baselines, line_of, measure_table, space
 from luthier.compression.line import Line
 from luthier.compression.result import Point, Result
 from luthier.compression.settings import Settings, fingerprint
@@ -170,7 +170,7 @@ class Run:
         if done is not None:
             self.console.print(f"[bold]Done[/]     {trials} trials, earlier; nothing left to do", highlight=False)
             return done
-        line = Line(self._dense(), self.task, self.settings.batch_size, self.settings.multiple)
+        line = line_of(self._dense(), self.task, self.settings, self.out)
         onnx = self._dense_onnx(line)
         plans = self._plans(line, onnx.path)
         study = self._search(line, plans, onnx.path, trials, timeout, workers)
@@ -248,8 +248,11 @@ class Run:
             highlight=False,
         )
         self.console.print(f"[bold]Costs[/]    measured, MACs -> latency (ratios): {pairs}", highlight=False)
+        if line.sensitivity is not None:
+            self.console.print("[bold]Removal[/]  of each width alone, on validation data:", highlight=False)
+            self.console.print(str(line.sensitivity), highlight=False, markup=False)
         plans = Plans(line, table, self.budget)
-        plans.uniform(self.settings.max_ratio)
+        plans.start(self.settings.max_ratio)
         return plans
 
     def _search(
@@ -302,6 +305,7 @@ class Run:
             "front": [p.to_json() for p in points],
             "best": best.trial if best else None,
             "note": text,
+            "sensitivity": line.sensitivity.to_json() if line.sensitivity is not None else None,
             "trials": [_row(t, study) for t in study.trials],
         }
         write_text(self.out / "report.html", run_page(content))

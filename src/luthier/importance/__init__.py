@@ -32,7 +32,7 @@ from luthier import discover
 from luthier.errors import UsageError
 from luthier.importance._activations import ActivationGradients, Activations, input_means
 from luthier.importance._axes import producing_rows, sum_over_axis
-from luthier.importance._batches import gather
+from luthier.importance._batches import gather, mean_loss
 from luthier.importance._criterion import WITH_LOSS, Criterion, Evidence, Needs, Own
 from luthier.importance._gradients import Curvature, Gates, Gradients
 from luthier.importance._layers import Covariances, InputNorms
@@ -48,6 +48,7 @@ __all__ = [
     "Weighed",
     "get",
     "input_means",
+    "mean_loss",
     "names",
     "score",
     "score_many",
@@ -338,8 +339,14 @@ def _evidence(model: nn.Module, need: str, found: Mapping[str, Any], seed: int) 
     norms = {f"{path}.weight".lstrip(".") for path, m in model.named_modules() if "Norm" in type(m).__name__}
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
-            known = _known(need, found[name]) if name in found else {}
+            given = found.get(name, found.get(_unmasked(name)))
+            known = {} if given is None else _known(need, given)
             yield Evidence(name, parameter.detach(), norm=name in norms, key=Key(seed), **known)
+
+
+def _unmasked(name: str) -> str:
+    """The name that a masked parameter had: "0.parametrizations.weight.original" -> "0.weight"."""
+    return name.replace("parametrizations.", "").removesuffix(".original")
 
 
 def _known(need: str, value: Any) -> dict[str, Tensor]:

@@ -54,6 +54,17 @@ def batches(data: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
         raise UsageError("the data holds no batch", expected="at least one batch of (inputs, target)", got="none")
 
 
+def mean_loss(model: nn.Module, data: Iterable[Any], loss: str | Loss) -> float:
+    """The loss over the data, batches counted by their size; nothing of the model changes."""
+    measure, total, count = loss_function(loss), 0.0, 0
+    with evaluating(model), torch.no_grad():
+        for inputs, target in batches(data):
+            size = len(target) if isinstance(target, Tensor) and target.dim() else 1
+            total += float(measure(model(*inputs.args, **inputs.kwargs), target)) * size
+            count += size
+    return total / count
+
+
 def singly(inputs: Inputs, target: Any) -> Iterator[tuple[Inputs, Any]]:
     """A batch's examples, each as a batch of one."""
     tensors = [x for x in (*inputs.args, *inputs.kwargs.values()) if isinstance(x, Tensor)]

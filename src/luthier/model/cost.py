@@ -105,6 +105,11 @@ def shrinks(analysis: Analysis, node: fx.Node, free: Iterable[Axis]) -> bool:
     return any(axes.touches(d.expr, mine) for d in dims)
 
 
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers the parameters hold; shared ones count once."""
+    return sum(p.numel() for p in model.parameters())
+
+
 def count_macs(model: nn.Module, inputs: Any) -> int:
     """Multiply-adds of one forward pass as PyTorch's own counter sees them.
 

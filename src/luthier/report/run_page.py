@@ -47,6 +47,7 @@ def run_page(content: Row) -> str:
         )
         if content["front"]
         else "",
+        _sensitivity(content.get("sensitivity")),
         html.section(
             "Training curves",
             html.figure(curves_figure(content), 360, "curves"),
@@ -178,6 +179,39 @@ def cuts_figure(front: Sequence[Row]) -> Any:
             colorscale=[[0, "#fff7ec"], [0.5, "#9ebcda"], [1, BLUE]],
             hovertemplate="%{y}, %{x}: %{text} kept<extra></extra>",
             colorbar={"title": "kept", "tickformat": ".0%"},
+            xgap=3,
+            ygap=3,
+        )
+    )
+    drawing.update_yaxes(autorange="reversed")
+    return drawing
+
+
+def _sensitivity(found: Row | None) -> str:
+    if not found:
+        return ""
+    return html.section(
+        "What removal costs",
+        html.figure(sensitivity_figure(found), 130 + 26 * len(found["rises"]), "sensitivity"),
+        lead=f"How much the {escape(found['measure'])} on validation data rises (from {found['dense']:.4g}) when a "
+        "share of one width alone is removed, before any training: what spreads a stage's share over its widths.",
+    )
+
+
+def sensitivity_figure(found: Row) -> Any:
+    """A row for every width, a column for every share removed: the rise."""
+    go = html.graph_objects()
+    rises = [list(row) for row in found["rises"].values()]
+    drawing = go.Figure(
+        go.Heatmap(
+            x=[f"{r:.0%} removed" for r in found["ratios"]],
+            y=list(found["rises"]),
+            z=rises,
+            text=[[f"{r:+.3f}" for r in row] for row in rises],
+            texttemplate="%{text}",
+            colorscale=[[0, "#fff7ec"], [0.5, "#fdbb84"], [1, "#b30000"]],
+            hovertemplate="%{y}, %{x}: %{text}<extra></extra>",
+            colorbar={"title": "rise"},
             xgap=3,
             ygap=3,
         )

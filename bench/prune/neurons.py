@@ -1,0 +1,237 @@
+"""Accuracy against kept MACs on Fashion-MNIST: criteria, allocations, Torch-Pruning, small dense networks.
+
+    python bench/prune/neurons.py                      # the plan of the table: 15,000 images, 3 epochs, 3 seeds
+    python bench/prune/neurons.py --images 6000 --epochs 1 --seeds 1 --name quick
+    python bench/prune/neurons.py --name quick --report
+
+Every network gets the same recovery: batch norms recalibrated, then AdamW (1e-3, cosine) for ``--epochs``. Cells are
+stored one by one in results/NAME.jsonl. Torch-Pruning's rows need ``pip install --no-deps torch-pruning``.
+"""
+
+import argparse
+import copy
+import warnings
+from pathlib import Path
+
+import torch
+from cells import Cells, pivot
+from data import fashion
+from nets import ResNet
+
+import luthier as lt
+from luthier import importance
+from luthier.allocate import Rounding, allocate, measure_map
+from luthier.allocate import names as allocation_names
+from luthier.checkpoint import seeded
+from luthier.model import analyse
+from luthier.model.cost import count_macs
+from luthier.surgery import cut
+from luthier.train import recalibrate
+
+HERE = Path(__file__).parent
+NEUTRAL = "uniform"  # the allocation under which criteria are compared
+BEST = ("fisher", "l2")  # the criteria under which allocations are compared
+
+
+class Bench:
+    """One seed: a dense network and everything cut from it."""
+
+    def __init__(self, args: argparse.Namespace, cells: Cells, seed: int) -> None:
+        self.args, self.cells, self.seed = args, cells, seed
+        parts = fashion(args.images, seed)
+        self.task = lt.Task(**parts, batch_size=128, metrics=["accuracy"])
+        x, y = parts["train"]
+        self.sample = [(x[i : i + 128], y[i : i + 128]) for i in range(0, 1024, 128)]
+        self.held_out = [(parts["valid"][0][i : i + 256], parts["valid"][1][i : i + 256]) for i in range(0, 2000, 256)]
+        self.inputs = x[:2]
+        self.dense = self._dense()
+        self.analysis = analyse(self.dense, self.inputs)
+        self.dense_macs = count_macs(self.dense, x[:1])
+        self._scores: dict[str, dict] = {}
+
+    def _train(self, model: torch.nn.Module, epochs: int) -> torch.nn.Module:
+        return lt.fit(model, self.task, epochs=epochs, lr=1e-3, seed=self.seed, progress=False)
+
+    def _dense(self) -> torch.nn.Module:
+        file = self.args.cache / f"dense-{self.args.images}-{self.args.dense_epochs}-{self.seed}.pt"
+        with seeded(self.seed):
+            model = ResNet()
+        if file.is_file():
+            model.load_state_dict(torch.load(file))
+        else:
+            self._train(model, self.args.dense_epochs)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(model.state_dict(), file)
+        model.eval()
+        self.cells(f"dense|dense|1|{self.seed}", lambda: {"tuned": self.test(model)})
+        return model
+
+    def test(self, model: torch.nn.Module) -> float:
+        return lt.evaluate(model, self.task.loader("test"), metrics=["accuracy"])["accuracy"]
+
+    def scores(self, criterion: str) -> dict[str, torch.Tensor]:
+        if not self._scores:  # one pass over the sample for all of them
+            names = importance.names()
+            found = importance.score_many(self.analysis, names, self.sample, "cross_entropy", seed=self.seed)
+            self._scores = dict(zip(names, found, strict=True))
+        return self._scores[criterion]
+
+    def map(self, criterion: str):
+        return measure_map(
+            self.analysis,
+            self.scores(criterion),
+            lambda m: importance.mean_loss(m, self.held_out[:4], "cross_entropy"),
+            cache=self.args.cache / f"map-{criterion}-{self.args.images}-{self.seed}.json",
+        )
+
+    def pruned(self, criterion: str, allocation: str, kept: float) -> torch.nn.Module:
+        found = self.map(criterion) if allocation in ("sensitivity", "knapsack") else None
+        with warnings.catch_warnings(action="ignore"):
+            keep = allocate(
+                self.analysis,
+                self.scores(criterion),
+                allocation,
+                budget={"macs": kept},
+                rounding=Rounding(minimum=2),
+                sensitivity=found,
+            )
+        model = cut(self.dense, self.analysis, keep, check=False).model
+        recalibrate(model, self.task)
+        return model
+
+    def row(self, model: torch.nn.Module, distil: bool = False) -> dict:
+        out = {"macs": count_macs(model, self.inputs[:1]) / self.dense_macs, "cut": self.test(model)}
+        if distil:
+            losses = {"kl": 0.9, "task": 0.1}
+            how = {"epochs": self.args.epochs, "lr": 1e-3, "seed": self.seed, "progress": False}
+            lt.distill(model, self.dense, self.task, losses=losses, temperature=4.0, **how)
+        else:
+            self._train(model, self.args.epochs)
+        return {**out, "tuned": self.test(model)}
+
+    def run(self, kept: float) -> None:
+        """All cells of a column."""
+        at = f"{kept:g}|{self.seed}"
+        for name in importance.names():
+            self.cells(f"criterion|{name}|{at}", lambda name=name: self.row(self.pruned(name, NEUTRAL, kept)))
+        for name in theirs():
+            self.cells(f"Torch-Pruning|{name}|{at}", lambda name=name: self.row(self.torch_pruned(name, kept)))
+        default = lambda: self.pruned(importance.AUTO[0], "sensitivity", kept)  # noqa: E731
+        self.cells(f"default|auto, sensitivity, fine-tuned|{at}", lambda: self.row(default()))
+        self.cells(f"default|auto, sensitivity, distilled|{at}", lambda: self.row(default(), distil=True))
+        for criterion in BEST:
+            for name in allocation_names():
+                if name != "threshold":
+                    row = lambda c=criterion, a=name: self.row(self.pruned(c, a, kept))  # noqa: E731
+                    self.cells(f"allocation|{criterion}, {name}|{at}", row)
+        self.cells(f"small dense|trained|{at}", lambda: self.small(kept, False))
+        self.cells(f"small dense|distilled|{at}", lambda: self.small(kept, True))
+
+    def small(self, kept: float, distil: bool) -> dict:
+        """A narrower network from the start, for as many epochs as the dense one's training and the recovery had."""
+        widths = [w / 64 for w in range(4, 65)]
+        costs = [count_macs(ResNet(w), self.inputs[:1]) / self.dense_macs for w in widths]
+        width = max(w for w, c in zip(widths, costs, strict=True) if c <= kept)
+        with seeded(self.seed):
+            model = ResNet(width)
+        epochs = self.args.dense_epochs + self.args.epochs
+        if distil:
+            how = {"epochs": epochs, "lr": 1e-3, "seed": self.seed, "progress": False}
+            lt.distill(model, self.dense, self.task, losses={"kl": 0.9, "task": 0.1}, temperature=4.0, **how)
+        else:
+            self._train(model, epochs)
+        return {"macs": count_macs(model, self.inputs[:1]) / self.dense_macs, "tuned": self.test(model)}
+
+    def torch_pruned(self, name: str, kept: float) -> torch.nn.Module:
+        """Torch-Pruning's global pruning to the same MACs, by bisection on its ratio."""
+        low, high, best = 0.0, 0.98, None
+        for _ in range(7):
+            ratio = (low + high) / 2
+            model = self._torch_pruned(name, ratio)
+            if count_macs(model, self.inputs[:1]) <= kept * self.dense_macs:
+                high, best = ratio, model
+            else:
+                low = ratio
+        best = best if best is not None else self._torch_pruned(name, high)
+        recalibrate(best, self.task)
+        return best
+
+    def _torch_pruned(self, name: str, ratio: float) -> torch.nn.Module:
+        import torch_pruning as tp
+
+        model = copy.deepcopy(self.dense)
+        measure = theirs()[name]()
+        how = {
+            "global_pruning": True,
+            "pruning_ratio": ratio,
+            "ignored_layers": [model.head],
+            "max_pruning_ratio": 0.95,
+        }
+        pruner = tp.pruner.BasePruner(model, self.inputs, importance=measure, **how)
+        if name in ("taylor", "hessian"):
+            self._gradients(model, measure, name)
+        pruner.step()
+        model.zero_grad(set_to_none=True)
+        return model
+
+    def _gradients(self, model: torch.nn.Module, measure, name: str) -> None:
+        model.zero_grad()
+        if name == "hessian":
+            measure.zero_grad()
+        for x, y in self.sample if name == "taylor" else self.sample[:1]:
+            losses = torch.nn.functional.cross_entropy(model(x), y, reduction="none")
+            if name == "taylor":
+                losses.mean().backward()
+                continue
+            for one in losses[:64]:
+                model.zero_grad()
+                one.backward(retain_graph=True)
+                measure.accumulate_grad(model)
+
+
+def theirs() -> dict:
+    """Torch-Pruning's criteria; none where it is not installed."""
+    try:
+        import torch_pruning as tp
+    except ImportError:
+        print("Torch-Pruning's rows are left out: pip install --no-deps torch-pruning")
+        return {}
+    return {
+        "magnitude": lambda: tp.importance.GroupMagnitudeImportance(p=2),
+        "taylor": tp.importance.GroupTaylorImportance,
+        "hessian": tp.importance.GroupHessianImportance,
+    }
+
+
+def report(cells: Cells, kept: list[float]) -> None:
+    for value, title in (("cut", "right after the cut, batch norms recalibrated"), ("tuned", "after recovery")):
+        print(f"\nTest accuracy in %, {title}\n")
+        for prefix in ("dense", "default", "Torch-Pruning", "small dense", "criterion", "allocation"):
+            lines = pivot(cells.known, [1.0] if prefix == "dense" else kept, value, prefix)
+            if len(lines) > 2:
+                print("\n".join(lines), end="\n\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, default=15_000)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--dense-epochs", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--kept", type=float, nargs="+", default=[0.25, 0.5, 0.1, 0.33])
+    parser.add_argument("--name", default="fashion")
+    parser.add_argument("--cache", type=Path, default=Path("runs/bench-prune"))
+    parser.add_argument("--report", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cells = Cells(HERE / "results" / f"{args.name}.jsonl")
+    if not args.report:
+        for seed in range(args.seeds):
+            bench = Bench(args, cells, seed)
+            for kept in args.kept:
+                bench.run(kept)
+    report(cells, sorted(args.kept, reverse=True))
+
+
+if __name__ == "__main__":
+    main()

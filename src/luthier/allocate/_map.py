@@ -1,0 +1,192 @@
+"""A sensitivity map: what each group's removal does to the network, by evaluation alone."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from luthier.errors import UsageError
+from luthier.model import Analysis, axes
+from luthier.model.groups import Group
+
+RATIOS = (0.25, 0.5, 0.75, 0.9)
+_SHADES = " ░▒▓█"
+_FAR = 10.0  # how much worse than anything measured it is taken to be when a group goes altogether
+
+
+@dataclass(frozen=True)
+class SensitivityMap:
+    """What the removal of a share of one group alone costs.
+
+    Args:
+        ratios: the shares that were tried, rising.
+        rises: group name -> how much the measure rose at each ratio.
+        dense: the measure before.
+        measure: what was measured, such as "loss"; lower is better.
+
+    Example:
+        >>> m = SensitivityMap((0.5, 0.9), {"a": (0.1, 0.3), "b": (0.0, 0.1)}, 1.0)
+        >>> m.rise("a", 0.7), m.ratio("a", 0.1)
+        (0.2, 0.5)
+    """
+
+    ratios: tuple[float, ...]
+    rises: Mapping[str, tuple[float, ...]]
+    dense: float
+    measure: str = "loss"
+
+    def rise(self, name: str, ratio: float) -> float:
+        """The rise at a ratio, by interpolation; never falling with the ratio."""
+        return float(np.interp(ratio, *self._curve(name)))
+
+    def ratio(self, name: str, rise: float) -> float:
+        """The largest ratio whose rise is at most this."""
+        ratios, rises = self._curve(name)
+        return float(np.interp(rise, rises, ratios))
+
+    @property
+    def most(self) -> float:
+        """The rise at which everything goes."""
+        return _FAR * max([1e-9, *(max(r) for r in self.rises.values())])
+
+    def _curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        ratios = np.array([0.0, *self.ratios, 1.0])
+        steps = 1e-9 * self.most * ratios  # tells equal rises apart
+        return ratios, np.maximum.accumulate([0.0, *self.rises[name], self.most]) + steps
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "measure": self.measure,
+            "dense": self.dense,
+            "ratios": list(self.ratios),
+            "rises": {name: list(r) for name, r in self.rises.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SensitivityMap:
+        """The map from plain data."""
+        rises = {name: tuple(r) for name, r in data["rises"].items()}
+        return cls(tuple(data["ratios"]), rises, data["dense"], data["measure"])
+
+    def __str__(self) -> str:
+        """A picture: a row for each group, a column for each ratio, darker where it costs more."""
+        width = max([len(name) for name in self.rises] + [5])
+        worst = max([max(r) for r in self.rises.values()] + [1e-12])
+        head = "  ".join(f"{r:>9.0%}" for r in self.ratios)
+        lines = [f"{'removed':<{width}}  {head}   ({self.measure} rises by; before: {self.dense:.4g})"]
+        for name, rises in self.rises.items():
+            cells = "  ".join(f"{_shade(r / worst) * 2} {r:>6.3f}" for r in rises)
+            lines.append(f"{name:<{width}}  {cells}")
+        return "\n".join(lines)
+
+
+def _shade(share: float) -> str:
+    return _SHADES[min(len(_SHADES) - 1, max(0, round(share * (len(_SHADES) - 1))))]
+
+
+def measure_map(
+    analysis: Analysis,
+    scores: Mapping[str, Tensor],
+    evaluate: Callable[[nn.Module], float],
+    *,
+    ratios: Sequence[float] = RATIOS,
+    measure: str = "loss",
+    cache: str | Path | None = None,
+    data: str = "",
+) -> SensitivityMap:
+    """Removes the lowest share of one group at a time, by zeroing, and evaluates; nothing is trained.
+
+    Args:
+        analysis: of the network, which is not changed.
+        scores: group name -> scores: what goes first.
+        evaluate: of a model; lower is better, such as the mean loss over held-out data.
+        ratios: the shares to try, rising, in (0, 1).
+        measure: what ``evaluate`` gives, for the picture.
+        cache: a file that keeps the map; one of the same weights, scores, ratios and ``data`` is read instead.
+        data: names the data, such as their digest, for the cache.
+
+    Example:
+        >>> from luthier.model import analyse
+        >>> net = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
+        >>> analysis = analyse(net, torch.zeros(1, 2))
+        >>> found = measure_map(analysis, {"0": torch.arange(4)}, lambda m: float(m(torch.ones(1, 2)).square()))
+        >>> sorted(found.rises)
+        ['0']
+    """
+    shares = tuple(ratios)
+    if not shares or any(not 0 < r < 1 for r in shares) or list(shares) != sorted(set(shares)):
+        raise UsageError("the ratios of a sensitivity map rise from 0 to 1", expected="0 < r1 < r2 ... < 1", got=shares)
+    key = _key(analysis, scores, shares, measure, data)
+    known = _read(cache, key)
+    if known is not None:
+        return known
+    model = copy.deepcopy(analysis.model).eval()
+    dense = evaluate(model)
+    rises = {}
+    for group in (g for g in analysis.all_groups if g.name in scores):
+        rises[group.name] = tuple(_rise(model, group, scores[group.name], r, evaluate) - dense for r in shares)
+    found = SensitivityMap(shares, rises, dense, measure)
+    if cache is not None:
+        _write(Path(cache), {"key": key, **found.to_json()})
+    return found
+
+
+def _rise(
+    model: nn.Module, group: Group, scores: Tensor, ratio: float, evaluate: Callable[[nn.Module], float]
+) -> float:
+    gone = scores.double().cpu().argsort(stable=True)[: min(round(ratio * group.size), group.size - 1)]
+    with _without(model, group, gone):
+        return evaluate(model)
+
+
+@contextmanager
+def _without(model: nn.Module, group: Group, gone: Tensor) -> Iterator[None]:
+    """Zeroes all that goes with some of a group's indices."""
+    parameters = dict(model.named_parameters())
+    before = {p.parameter: parameters[p.parameter].detach().clone() for p in group.occurrences}
+    try:
+        with torch.no_grad():
+            for place in group.occurrences:
+                where = torch.from_numpy(axes.positions(place.expr, group.axis))
+                mine = torch.isin(where, gone).nonzero()[:, 0].to(parameters[place.parameter].device)
+                parameters[place.parameter].index_fill_(place.dim, mine, 0.0)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, values in before.items():
+                parameters[name].copy_(values)
+
+
+def _key(analysis: Analysis, scores: Mapping[str, Tensor], ratios: tuple[float, ...], measure: str, data: str) -> str:
+    total = hashlib.sha256(f"{ratios} {measure} {data}".encode())
+    for name, tensor in [*analysis.model.state_dict().items(), *scores.items()]:
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _read(cache: str | Path | None, key: str) -> SensitivityMap | None:
+    try:
+        data = json.loads(Path(cache).read_text()) if cache is not None else None
+        return SensitivityMap.from_json(data) if data is not None and data["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # not there yet, or damaged: it is measured again
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft.write_text(json.dumps(content), encoding="utf-8")
+    os.replace(draft, path)

@@ -1,0 +1,153 @@
+"""Weight pruning over time: masks that grow while a network trains, and weights that go back to an early step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from luthier import importance
+from luthier.errors import UsageError, unknown
+from luthier.mask import SCOPES, apply_masks, candidates, keep_by_ratio
+from luthier.schedule import Schedule
+
+M = TypeVar("M")
+
+
+class GradualPruning:
+    """Prunes while training: ``fit(..., on_epoch=GradualPruning(...), keep="last")``.
+
+    Masks are set anew after every epoch; ``keep="best"`` would bring back an earlier epoch with its fewer zeros. In a
+    loop of your own call it with a step's number as often as you like.
+
+    Args:
+        model: the network in training; masks are put on it at once.
+        schedule: the ratio after each epoch.
+        scope: "global", "layer" or "lamp".
+        criterion: what makes a weight important.
+        evidence: ``data=`` and ``loss=`` where the criterion needs them.
+
+    Raises:
+        UsageError: an unknown scope or criterion.
+
+    Example:
+        >>> net = nn.Linear(10, 10)
+        >>> prune = GradualPruning(net, Schedule(0.9, steps=2))
+        >>> for epoch in (1, 2):
+        ...     prune(epoch, {})
+        >>> int(net.weight.count_nonzero())
+        10
+
+    Source:
+        Zhu and Gupta, "To prune, or not to prune", 2017, section 3.
+    """
+
+    def __init__(
+        self, model: nn.Module, schedule: Schedule, scope: str = "global", criterion: Any = "magnitude", **evidence: Any
+    ) -> None:
+        if scope not in SCOPES:
+            raise unknown("scope", scope, SCOPES)
+        self.model, self.schedule, self.scope = model, schedule, scope
+        self.criterion, self.evidence = importance.get(criterion), evidence
+        self.names, _ = candidates(model)
+        values = dict(model.named_parameters())
+        apply_masks(model, {n: torch.ones_like(values[n], dtype=torch.bool) for n in self.names})
+
+    def __call__(self, epoch: int, scores: Mapping[str, float] | None = None) -> None:
+        """Raises the ratio to the schedule's at this epoch; what is gone stays gone."""
+        found = importance.weight_scores(self.model, self.criterion, **self.evidence)
+        mine = {name: _lowest_where_gone(found[_inside(name)], self._kept(name)) for name in self.names}
+        apply_masks(self.model, keep_by_ratio(mine, self.schedule(epoch), self.scope))
+
+    def _kept(self, name: str) -> Tensor:
+        kept: Tensor = self.model.get_buffer(_inside(name).removesuffix("original") + "0.kept")
+        return kept
+
+
+def _inside(name: str) -> str:
+    """Where a masked parameter is found: "0.weight" -> "0.parametrizations.weight.original"."""
+    owner, _, leaf = name.rpartition(".")
+    return f"{owner}.parametrizations.{leaf}.original".lstrip(".")
+
+
+def _lowest_where_gone(scores: Tensor, kept: Tensor) -> Tensor:
+    """Scores from above 0, and 0 where a weight is gone already: a kept one with a score of 0 goes after it."""
+    floor = 1e-9 * float(scores.abs().max()) or 1e-9
+    return torch.where(kept, scores - scores.min().clamp(max=0) + floor, torch.zeros_like(scores))
+
+
+class Rewind:
+    """Keeps a network's weights of an early step, and puts them back into what pruning left of it.
+
+    Args:
+        model: the network, about to be trained.
+        at: after which epoch (or step of your own loop) its weights are kept; 0: now, as they are.
+
+    Example:
+        >>> net = nn.Linear(10, 10)
+        >>> early = Rewind(net, at=0)
+        >>> with torch.no_grad():
+        ...     _ = net.weight.mul_(3)  # training
+        >>> from luthier.mask import prune_weights
+        >>> masked = early.onto(prune_weights(net, ratio=0.9))
+        >>> int(masked.model.weight.count_nonzero()), bool((masked.model.weight.abs().max() < net.weight.abs().max()))
+        (10, True)
+
+    Source:
+        Frankle and Carbin, "The lottery ticket hypothesis", ICLR 2019; an early step instead of the first: Frankle et
+        al., "Linear mode connectivity and the lottery ticket hypothesis", ICML 2020.
+    """
+
+    def __init__(self, model: nn.Module, at: int = 1) -> None:
+        if type(at) is not int or at < 0:
+            raise UsageError("'at' is no step", expected="a whole number >= 0", got=repr(at))
+        self.model, self.at = model, at
+        self.state: dict[str, Tensor] | None = None
+        self(0)
+
+    def __call__(self, epoch: int, scores: Mapping[str, float] | None = None) -> None:
+        """Keeps the weights when the step has come: ``fit(..., on_epoch=rewind)``."""
+        if epoch == self.at and self.state is None:
+            self.state = copy.deepcopy(self.model.state_dict())
+
+    def onto(self, pruned: M) -> M:
+        """Puts the early weights, biases and statistics where they were; what was removed stays removed.
+
+        Args:
+            pruned: a masked network of the same parameters, as :func:`luthier.prune_weights` gives it; changed in
+                place.
+
+        Returns:
+            the same.
+
+        Raises:
+            UsageError: the step has not come yet, or the network is another one.
+        """
+        if self.state is None:
+            raise UsageError(f"step {self.at} has not come yet", fix="pass it as on_epoch= and train past that step")
+        network: Any = getattr(pruned, "model", pruned)
+        with torch.no_grad():
+            for name, value in self.state.items():
+                place, kept = _place(network, name)
+                if place.shape != value.shape:
+                    raise UsageError(f"{name!r} has another shape now", expected=value.shape, got=place.shape)
+                place.copy_(value if kept is None else value * kept)
+        return pruned
+
+
+def _place(model: nn.Module, name: str) -> tuple[Tensor, Tensor | None]:
+    """The tensor of that name, and its mask where it has one."""
+    path, _, leaf = name.rpartition(".")
+    try:
+        owner: Any = model.get_submodule(path)
+        if parametrize.is_parametrized(owner, leaf):
+            inner = owner.parametrizations[leaf]
+            return inner.original, getattr(inner[0], "kept", None)
+        found: Tensor = getattr(owner, leaf)
+        return found, None
+    except AttributeError:
+        raise UsageError(f"the pruned network has no {name!r}", expected="the network that was kept, masked") from None

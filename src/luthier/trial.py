@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 
@@ -64,6 +65,20 @@ class Leg:
 
     turn: int
     step: int | None = None
+
+
+def read_legs(rows: Any) -> tuple[Leg, ...]:
+    """Legs from [turn, step] each, as they are written down.
+
+    Raises:
+        ValueError: something else, or turns or steps that do not rise.
+    """
+    legs = tuple(Leg(int(turn), None if step is None else int(step)) for turn, step in rows)
+    steps = [leg.step for leg in legs[:-1]]
+    rising = all(a.turn < b.turn for a, b in pairwise(legs)) and all(s is not None and s >= 0 for s in steps)
+    if not rising or any(leg.turn < 0 for leg in legs):
+        raise ValueError("the legs of a trial do not rise")
+    return legs
 
 
 @dataclass(frozen=True)

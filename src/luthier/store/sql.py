@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL, Row, make_url
 from luthier.errors import StoreError
 from luthier.store import Header, Lease, State, View, held, key, lost
 from luthier.store._schema import prepare, reports, studies, trials
-from luthier.trial import Leg, Report, Status, Trial
+from luthier.trial import Leg, Report, Status, Trial, read_legs
 
 # Statements are built once: building them costs more than running them.
 _KEY = studies.c.key == bindparam("the_key")
@@ -82,7 +82,7 @@ class Sql:
             curves: dict[int, list[Report]] = {}
             wanted = select(reports.c.number, reports.c.step, reports.c.metrics).where(reports.c.study == mine)
             for number, step, metrics in connection.execute(wanted.order_by(reports.c.number, reports.c.step)):
-                curves.setdefault(number, []).append(Report(step, _floats(metrics)))
+                curves.setdefault(number, []).append(Report(int(step), _floats(metrics)))
             rows = connection.execute(select(trials).where(trials.c.study == mine).order_by(trials.c.number)).all()
             return [_trial(row, tuple(curves.get(row.number, ()))) for row in rows]
 
@@ -121,7 +121,8 @@ class Sql:
         kept = (trials.c.number, trials.c.proposed_by, trials.c.pending, trials.c.level)
         wanted = select(*kept).where(trials.c.study == self._id(name))
         with self._told("read"), self._reading() as connection:
-            return {n: View(by, _numbers(pending), level) for n, by, pending, level in connection.execute(wanted)}
+            rows = connection.execute(wanted)
+            return {n: View(str(by), _numbers(pending), int(level)) for n, by, pending, level in rows}
 
     def start(self, name: str, token: str, trial: Trial, view: View) -> int:
         seen = {"proposed_by": view.by, "pending": json.dumps(view.pending), "level": view.level}
@@ -214,11 +215,11 @@ class Sql:
             yield
         except exc.IntegrityError as error:
             raise _Twice from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise StoreError(
                 f"the store {self.place} holds a damaged row",
                 expected="what Luthier wrote",
-                got=f"{type(error).__name__}: {error}",
+                got=f"{type(error).__name__}: {str(error)[:300]}",
                 cause="another program changed it",
             ) from None
         except (exc.SQLAlchemyError, OSError) as error:
@@ -312,14 +313,22 @@ def _driver(row: Row[Any], patience: float) -> str | None:
 
 
 def _state(row: Row[Any]) -> State:
-    return State(Header(**json.loads(row.header)), row.spent, _driver(row, _PATIENCE))
+    header = Header(**json.loads(row.header))
+    if not isinstance(header.name, str) or key(header.name) != row.key:
+        raise ValueError("the name of a study and its key do not belong together")
+    return State(header, float(row.spent), _driver(row, _PATIENCE))
 
 
 def _trial(row: Row[Any], curve: tuple[Report, ...]) -> Trial:
+    """A row as a trial; whatever is not as it was written is an error."""
     metrics = _floats(row.metrics) if row.metrics else {}
-    params = json.loads(row.params)
-    legs = tuple(Leg(int(turn), None if step is None else int(step)) for turn, step in json.loads(row.legs or "[]"))
-    return Trial(row.number, params, Status(row.status), metrics, curve, row.cause, row.started, row.ended, legs)
+    params: dict[str, Any] = json.loads(row.params)
+    if not isinstance(params, dict):
+        raise TypeError("params are no mapping")
+    cause = None if row.cause is None else str(row.cause)
+    ended = None if row.ended is None else float(row.ended)
+    legs = read_legs(json.loads(row.legs or "[]"))
+    return Trial(int(row.number), params, Status(row.status), metrics, curve, cause, float(row.started), ended, legs)
 
 
 def _written(legs: Sequence[Leg]) -> str | None:

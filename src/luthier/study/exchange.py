@@ -11,9 +11,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from luthier.errors import StoreError, UsageError
+from luthier.errors import LuthierError, StoreError, UsageError
+from luthier.objectives import Objectives
+from luthier.space import Space
 from luthier.store import Header, Store, View, check_name, short
-from luthier.trial import Leg, Report, Status, Trial
+from luthier.trial import Report, Status, Trial, read_legs
 
 FORMAT = 2
 
@@ -46,11 +48,13 @@ def read(path: Path) -> tuple[Header, list[Entry]]:
     for number, line in enumerate(lines[1:], start=2):
         try:
             entries.append(_entry(json.loads(line)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if entries[-1][0].number != number - 2:
+                raise ValueError(f"trial {number - 2} was expected here")
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise StoreError(
                 f"line {number} of {path} is damaged",
                 expected="a trial as Study.export wrote it",
-                got=f"{type(error).__name__}: {error}",
+                got=f"{type(error).__name__}: {str(error)[:300]}",
             ) from None
     return header, entries
 
@@ -59,7 +63,7 @@ def _header(path: Path, line: str) -> Header:
     try:
         row = json.loads(line)
         version = row.pop("luthier_study")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
         raise StoreError(
             f"{path} is not a study", expected="a file that Study.export wrote", got=short(line) or "an empty file"
         ) from None
@@ -68,9 +72,33 @@ def _header(path: Path, line: str) -> Header:
             f"{path} was written by a newer version of Luthier", expected=f"format {FORMAT} or older", got=version
         )
     try:
-        return Header(**row)
+        header = Header(**row)
     except TypeError as error:
         raise StoreError(f"the first line of {path} is damaged", got=error) from None
+    understood(header)
+    return header
+
+
+def understood(header: Header) -> tuple[Space, Objectives]:
+    """The space and the objectives that a header tells of.
+
+    Raises:
+        StoreError: it was not Luthier that wrote it.
+    """
+    try:
+        check_name(header.name)
+        wanted = Objectives.of(objectives=header.objectives["directions"], constraints=header.objectives["constraints"])
+        if not isinstance(header.created, int | float) or not isinstance(header.settings["algorithm"], str):
+            raise TypeError("created and algorithm are a number and a text")
+        int(header.settings["seed"])
+        return Space.from_json(header.space), wanted
+    except (LuthierError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise StoreError(
+            f"the description of the study {short(str(header.name))!r} is damaged",
+            expected="what Luthier wrote: a space, objectives and settings",
+            got=f"{type(error).__name__}: {str(error)[:300]}",
+            cause="another program wrote or changed it",
+        ) from None
 
 
 def _row(trial: Trial, view: View) -> dict[str, Any]:
@@ -101,7 +129,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
         None if row["cause"] is None else str(row["cause"]),
         float(row["started"]),
         None if row["ended"] is None else float(row["ended"]),
-        tuple(Leg(int(turn), None if step is None else int(step)) for turn, step in row.get("legs", ())),
+        read_legs(row.get("legs", ())),
     )
     return trial, View(str(row["proposed_by"]), tuple(int(n) for n in row["pending"]), int(row.get("level", 0)))
 

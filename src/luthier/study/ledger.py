@@ -29,10 +29,10 @@ class Ledger:
         self._paused = {t.number for t in self._all.values() if t.status is Status.PAUSED}
         self._legged = any(t.legs for t in self._all.values())
         self._stages: dict[int, list[Trial]] = {}  # number -> what it was at the end of each leg, if any has several
-        begun = {leg.turn: t.finished or leg.step is not None for t in self._all.values() for leg in legs(t)}
-        self.turns = max(begun, default=-1) + 1  # the next one
-        self._ended = {n for n in range(self.turns) if begun.get(n, True)}  # the others were passed over
-        self._complete_below = 0
+        self._open: set[int] = set()  # turns of the legs that have not ended
+        self.turns = 0  # the next one
+        for trial in self._all.values():
+            self._count(trial)
         self._settle(*self._all.values())
 
     def __len__(self) -> int:
@@ -75,8 +75,8 @@ class Ledger:
 
     @property
     def complete_below(self) -> int:
-        """Every leg of an earlier turn has ended."""
-        return self._complete_below
+        """Every leg of an earlier turn has ended; turns that were passed over count as ended."""
+        return min(self._open, default=self.turns)
 
     def put(self, trial: Trial) -> None:
         """Takes a trial's new state."""
@@ -87,10 +87,7 @@ class Ledger:
         if trial.finished:
             insort(self._history, trial, key=_number)
         (self._paused.add if trial.status is Status.PAUSED else self._paused.discard)(trial.number)
-        last = legs(trial)[-1]
-        self.turns = max(self.turns, last.turn + 1)
-        if trial.finished or last.step is not None:
-            self._ended.add(last.turn)
+        self._count(trial)
         if trial.legs and not self._legged:
             self._legged = True
             self._settle(*self._all.values())
@@ -98,9 +95,7 @@ class Ledger:
 
     def skip(self) -> None:
         """Passes over a turn at which nothing could start."""
-        self._ended.add(self.turns)
         self.turns += 1
-        self._settle()
 
     def hidden(self, turn: int, lag: int | None, running: Iterable[int]) -> tuple[int, ...]:
         """The turns of those earlier legs that what is decided at this turn may not see.
@@ -152,8 +147,14 @@ class Ledger:
                 return stage
         return None
 
+    def _count(self, trial: Trial) -> None:
+        last = legs(trial)[-1]
+        self.turns = max(self.turns, last.turn + 1)
+        ended = trial.finished or last.step is not None
+        (self._open.discard if ended else self._open.add)(last.turn)
+
     def _settle(self, *trials: Trial) -> None:
-        """Keeps what trials were at the end of their legs, and counts how far everything has ended."""
+        """Keeps what trials were at the end of their legs."""
         for trial in trials if self._legged else ():
             stages = self._stages.setdefault(trial.number, [])
             for leg in legs(trial)[len(stages) :]:
@@ -161,9 +162,6 @@ class Ledger:
                     stages.append(trial.upto(leg.step))
                 elif trial.finished:
                     stages.append(trial)
-        while self._complete_below in self._ended:
-            self._ended.discard(self._complete_below)
-            self._complete_below += 1
 
 
 def legs(trial: Trial) -> tuple[Leg, ...]:

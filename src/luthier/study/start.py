@@ -305,7 +305,7 @@ def load_study(store: Place, name: str | None = None) -> Study:
     try:
         state = _find(opened, name)
         root = _root(store, state.header) or Path(tempfile.gettempdir())
-        space = Space.from_json(state.header.space)
+        space, _ = exchange.understood(state.header)
         study = _view(opened, state.header, space, root / key(state.header.name))
     finally:
         if opened is not store:
@@ -387,7 +387,14 @@ def _find(store: Store, name: str | None) -> State:
 
 
 def _view(store: Store, header: Header, space: Space, folder: Path) -> Study:
-    wanted = Objectives.of(objectives=header.objectives["directions"], constraints=header.objectives["constraints"])
-    trials = store.trials(header.name)
-    ledger = Ledger(replace(t, params=space.load(t.params)) for t in trials)
+    _, wanted = exchange.understood(header)
+    try:
+        ledger = Ledger(replace(t, params=space.load(t.params)) for t in store.trials(header.name))
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise StoreError(
+            f"a trial of the study {short(header.name)!r} is damaged",
+            expected="values of its space",
+            got=f"{type(error).__name__}: {str(error)[:300]}",
+            cause="another program changed the store",
+        ) from None
     return Study(header, space, wanted, ledger, folder, store.views(header.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from pathlib import Path
 import pytest
 
 import luthier as lt
+from luthier.cli import main
 from luthier.errors import StoreError
 from luthier.store import Header, Lease, View, open_store
 from luthier.store.memory import Memory
@@ -379,3 +382,81 @@ def test_a_server_that_restarts_is_waited_for(postgres):
     stored = lt.load_study(postgres.url, "fire")
     assert [t.number for t in stored.trials] == list(range(300))
     assert stored.trials == study.trials
+
+
+def test_secrets_of_a_url_are_never_told(postgres, tmp_path, capfd, monkeypatch):
+    """Neither by what works nor by what fails: messages, tracebacks, reports, the display, the command line."""
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "task.py"
+    script.write_text(
+        "import luthier as lt\nspace = lt.Space(x=lt.Float(0, 1))\nminimize = 'loss'\nobjective = lambda t: t['x']\n"
+        f"store = {postgres.url!r}\n"
+    )
+    commands = [
+        ["tune", str(script), "--trials", "3", "--algorithm", "random", "--out", "out", "--name", "secret"],
+        ["studies", postgres.url],
+        ["studies", postgres.url, "secret"],
+        ["report", postgres.url],
+        ["report", postgres.url, "secret"],
+        ["report", postgres.url, "nobody"],
+        ["tune", str(script), "--store", postgres.url.replace("/postgres", "/nowhere"), "--trials", "1"],
+        ["studies", postgres.url + "?sslmode=hunter2"],
+        ["studies", postgres.url + "?hunter2=hunter2"],
+        ["studies", postgres.url.replace("@127.0.0.1", "@nowhere.invalid")],
+        ["studies", postgres.url.replace("postgresql://", "postgresql+nothing://")],
+        ["studies", "postgresql://luthier:hunter2"],
+        ["studies", "postgresql://luthier:hunter2@[::1"],
+    ]
+    codes = []
+    for command in commands:
+        with pytest.raises(SystemExit) as end:
+            main(command)
+        codes.append(end.value.code)
+    assert codes[:3] == [0, 0, 0]
+    assert all(codes[5:])
+    told = capfd.readouterr()
+    assert "secret" in told.out
+    assert "hunter2" not in told.out + told.err
+    for page in (tmp_path / "out").iterdir():
+        assert "hunter2" not in page.read_text()
+    for url in [command[1] for command in commands[6:] if command[0] == "studies"]:
+        with pytest.raises(lt.LuthierError) as error:
+            lt.load_study(url)
+        assert "hunter2" not in "".join(traceback.format_exception(error.value))
+    with postgres_rows(postgres.url) as text:
+        assert "hunter2" not in text
+
+
+@contextlib.contextmanager
+def postgres_rows(url: str) -> Iterator[str]:
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        yield str(connection.execute("SELECT * FROM luthier_studies").fetchall())
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_studies_of_any_name_run_report_and_travel(tmp_path, name, monkeypatch):
+    """From the first trial to the page: no folder is left, no name is cut short, nothing is run."""
+    monkeypatch.chdir(tmp_path)
+    store = tmp_path / "inner" / "s.db"
+
+    def objective(trial):
+        Path(trial.checkpoint, "state").write_text("kept")
+        return trial["x"]
+
+    options = {"minimize": "loss", "algorithm": "random", "progress": False, "trials": 6}
+    study = lt.tune(objective, lt.Space(x=lt.Float(0, 1)), store=store, name=name, **options)
+    assert study.name == lt.load_study(store, name).name == name
+    copied = lt.study.import_study(study.export(tmp_path / "f.jsonl"), tmp_path / "t.db")
+    assert copied.name == name
+    with pytest.raises(SystemExit) as end:
+        main(["report", str(store), name])
+    assert end.value.code == 0
+    with pytest.raises(SystemExit) as end:
+        main(["studies", str(store)])
+    assert end.value.code == 0
+    pages = list(tmp_path.glob("*.html"))
+    assert len(pages) == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["f.jsonl", "inner", pages[0].name, "t.db"])
+    assert sorted(p.name for p in store.parent.iterdir()) == ["s.db", "s.db.checkpoints"]

@@ -7,6 +7,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from luthier.parameters import Float
+from luthier.space import Space
 from luthier.store import Header, View
 from luthier.study.exchange import read, write
 from luthier.study.ledger import Ledger
@@ -134,7 +136,8 @@ METRICS = st.dictionaries(st.text(min_size=1), NUMBERS, max_size=3)
 )
 @settings(max_examples=60, deadline=None)
 def test_a_study_written_to_a_file_is_the_same_study(tmp_path_factory, name, rows):
-    header = Header(name, {"parameters": {}, "where": 0}, {"directions": {"loss": "min"}}, {"seed": 0}, 1.5)
+    wanted = {"directions": {"loss": "min"}, "constraints": {}}
+    header = Header(name, Space(x=Float(0, 1)).to_json(), wanted, {"seed": 0, "algorithm": "Random"}, 1.5)
     entries = []
     for number, (params, metrics, curve, cause) in enumerate(rows):
         reports = tuple(Report(step, row) for step, row in enumerate(curve))

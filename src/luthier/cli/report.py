@@ -27,14 +27,19 @@ def command(run: str, name: str | None, out: str | None) -> None:
         target = _of_folder(place, out)
     elif name is None:
         raise UsageError(
-            f"which study of {run} is meant?",
+            f"which study of {_place(run)} is meant?",
             expected="a folder of `luthier compress`, or a store and a study's name",
-            got=f"{run} alone",
-            fix=f"list them with: luthier studies {run}",
+            got="the store alone",
+            fix=f"list them with: luthier studies {_place(run)}",
         )
     else:
         target = load_study(run, name).report(out or f"{_file_name(name)}.html")
     Console().print(f"report: {target}", highlight=False)
+
+
+def _place(store: str) -> str:
+    """A store's place without what may be a secret."""
+    return store.split("://")[0] + "://..." if "://" in store else store
 
 
 def _file_name(name: str) -> str:

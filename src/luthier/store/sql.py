@@ -58,6 +58,8 @@ class Sql:
     def __init__(self, place: str | Path) -> None:
         parsed = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else _parse(place)
         self.place = str(parsed.database) if parsed.get_backend_name() == "sqlite" else _masked(parsed)
+        options = [v for value in parsed.query.values() for v in ([value] if isinstance(value, str) else value)]
+        self._secrets = [word for word in (parsed.password, *options) if word and len(word) > 3]
         self._ids: dict[str, int] = {}
         with self._told("opened"):
             if parsed.get_backend_name() == "sqlite":
@@ -213,8 +215,8 @@ class Sql:
         """Turns the database's errors into one clear message without secrets."""
         try:
             yield
-        except exc.IntegrityError as error:
-            raise _Twice from error
+        except exc.IntegrityError:
+            raise _Twice from None
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise StoreError(
                 f"the store {self.place} holds a damaged row",
@@ -224,11 +226,14 @@ class Sql:
             ) from None
         except (exc.SQLAlchemyError, OSError) as error:
             origin = getattr(error, "orig", None) or error
+            text = " ".join(str(origin).split())
+            for secret in self._secrets:
+                text = text.replace(secret, "***")
             raise StoreError(
                 f"the store {self.place} could not be {verb}",
                 expected="a readable and writable database of Luthier's",
-                got=f"{type(origin).__name__}: {' '.join(str(origin).split())[:300]}",
-                cause=_likely(str(origin)),
+                got=f"{type(origin).__name__}: {text[:300]}",
+                cause=_likely(text),
                 fix="nothing that was finished is lost; put it right and run again",
             ) from None
 

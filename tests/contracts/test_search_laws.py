@@ -12,7 +12,7 @@ from luthier.asktell import AskTell
 from luthier.errors import UsageError
 from luthier.keys import Key
 from luthier.objectives import Objectives
-from luthier.space import Choice, Float, Int, Ordinal, Space
+from luthier.space import Choice, Float, Int, Ordinal, Permutation, Space, Subset
 from luthier.trial import Report, Status, Trial
 
 ALGORITHMS = search.names()
@@ -130,6 +130,40 @@ def test_discrete_spaces_end_after_every_combination_once(algorithm, together):
         if len(proposals) < together:
             break
     assert len(history) == 4 + 3 * 2
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_spaces_of_structures_end_after_every_combination_once(algorithm, together):
+    space = Space(
+        kind=Choice(["order", "pick"]),
+        order=Permutation(["a", "d", "e"]).when(kind="order"),
+        pick=Subset(["x", "y", "z"], min=1, max=2).when(kind="pick"),
+        where=lambda p: p["order"][0] != "d",
+    )
+    history: list[Trial] = []
+    while True:
+        proposals = algorithm.ask(space, LOSS, history, [], together, Key(5, len(history)))
+        check(space, proposals)
+        for params in proposals:
+            assert params not in [t.params for t in history]
+            loss = {"loss": float(len(params.get("pick", "four")))}
+            history.append(Trial(len(history), params, Status.COMPLETE, loss, (), None, 0.0, 1.0))
+        if len(proposals) < together:
+            break
+    assert len(history) == 2 * 2 + 6
+
+
+def test_where_over_structures_is_kept(algorithm):
+    if type(algorithm).__name__ == "Grid":
+        pytest.skip("too many orders for a grid, which says so")
+    space = Space(
+        tour=Permutation(range(9)),
+        some=Subset(range(12), min=2, max=6),
+        x=Float(0, 1),
+        where=[lambda p: p["tour"].index(0) < p["tour"].index(8), lambda p: p["x"] < 0.5 or 3 in p["some"]],
+    )
+    history = told(space, LOSS, 20, lambda p, i: {"loss": p["x"] + p["tour"].index(4) + len(p["some"])})
+    check(space, algorithm.ask(space, LOSS, history, [], 4, Key(1, 20)))
 
 
 def test_one_value_spaces(algorithm):

@@ -11,7 +11,7 @@ from luthier import search
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.search._encode import Encoding
-from luthier.space import Choice, Float, Int, Ordinal, Space
+from luthier.space import Choice, Float, Int, Ordinal, Permutation, Space, Subset
 from luthier.trial import Status, Trial
 
 LOSS = Objectives.of(minimize="loss")
@@ -20,7 +20,7 @@ FEW = settings(max_examples=20, deadline=None, suppress_health_check=list(Health
 
 @st.composite
 def parameters(draw):
-    kind = draw(st.sampled_from(["float", "log", "int", "big", "choice", "ordinal", "one"]))
+    kind = draw(st.sampled_from(["float", "log", "int", "big", "choice", "ordinal", "one", "order", "some"]))
     low = draw(st.floats(0.001, 10))
     if kind in ("float", "log"):
         return Float(low, low * draw(st.floats(1.0, 1e6)), log=kind == "log")
@@ -28,6 +28,11 @@ def parameters(draw):
         return Int(1, draw(st.integers(1, 40)), log=draw(st.booleans()))
     if kind == "big":
         return Int(-5, 10**9)
+    if kind == "order":
+        return Permutation(range(draw(st.integers(1, 6))))
+    if kind == "some":
+        low = draw(st.integers(0, 4))
+        return Subset(range(5), min=low, max=draw(st.integers(low, 5)))
     if kind == "one":
         return Int(3, 3)
     options = draw(st.lists(st.sampled_from([0, 1, 2.5, "a", "b", None, True]), min_size=1, max_size=5, unique_by=repr))
@@ -73,7 +78,7 @@ def test_proposals_are_allowed_new_and_reproducible(name, space, count, seed):
 @given(space=spaces(), seed=st.integers(0, 10**6))
 def test_rows_and_values_go_round(space, seed):
     encoding = Encoding(space)
-    unit = np.random.default_rng(seed).random((5, len(space)))
+    unit = np.random.default_rng(seed).random((5, space.width))
     for row in unit:
         params = space.from_unit(row)
         again = space.from_unit(encoding.rows(params))
@@ -82,4 +87,6 @@ def test_rows_and_values_go_round(space, seed):
             assert again[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value)
     snapped, active = encoding.snap(unit)
     assert np.array_equal(encoding.snap(snapped)[0], snapped)
-    assert [set(np.array(space.names)[on]) for on in active] == [set(space.from_unit(row)) for row in unit]
+    for row, on in zip(unit, active, strict=True):
+        assert {n for n in space.names if on[space.slices[n]].all()} == set(space.from_unit(row))
+        assert {n for n in space.names if on[space.slices[n]].any()} == set(space.from_unit(row))

@@ -37,10 +37,33 @@ def listed(draw):
     return draw(st.sampled_from([lt.Choice, lt.Ordinal]))(unique)
 
 
-parameters = st.one_of(floats(), ints(), listed())
+@st.composite
+def structures(draw):
+    items = draw(st.lists(scalars, min_size=1, max_size=6))
+    unique = list({f"{type(o).__name__}{o!r}": o for o in items}.values())
+    if draw(st.booleans()):
+        return lt.Permutation(unique)
+    low = draw(st.integers(0, len(unique)))
+    return lt.Subset(unique, min=low, max=draw(st.integers(low, len(unique))))
 
 
-@given(parameters, st.floats(0, 1, exclude_max=True))
+parameters = st.one_of(floats(), ints(), listed(), structures())
+
+
+@given(structures(), st.integers(0, 10**6))
+def test_a_structure_comes_back_from_its_keys(parameter, seed):
+    keys = np.random.default_rng(seed).random(parameter.columns)
+    value = parameter.from_unit(keys)
+    assert parameter.contains(value)
+    assert parameter.contains(list(value))
+    assert repr(parameter.read(list(value))) == repr(value)
+    assert repr(parameter.from_unit(parameter.to_unit(value))) == repr(value)
+    assert repr(parameter.load(json.loads(json.dumps(parameter.dump(value))))) == repr(value)
+    middle = parameter.to_unit(value)
+    assert np.array_equal(parameter.to_unit(parameter.from_unit(middle)), middle)
+
+
+@given(st.one_of(floats(), ints(), listed()), st.floats(0, 1, exclude_max=True))
 def test_a_value_comes_back_from_its_place(parameter, u):
     value = parameter.from_unit(u)
     assert parameter.contains(value)
@@ -64,7 +87,7 @@ def test_json_round_trip(named):
     space = lt.Space(named)
     again = lt.Space.from_json(json.loads(json.dumps(space.to_json())))
     assert again.to_json() == space.to_json()
-    params = space.from_unit(np.full(len(space), 0.4))
+    params = space.from_unit(np.full(space.width, 0.4))
     assert space.load(json.loads(json.dumps(space.dump(params)))) == params
 
 

@@ -251,7 +251,7 @@ def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
         parsed.get_dialect()
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         raise StoreError(
             "the store's URL cannot be read",
             expected="dialect://user:password@host/database",

@@ -27,6 +27,7 @@ def study_page(content: Row) -> str:
             estimates: metric -> mean, low, high, count and by, where more is known of the best than its measurement.
             front: numbers of the trials on the front.
             importance: parameter -> share; may be empty.
+            interactions: the largest, as (parameter, other, share), for the words below; may be left out.
             command: how to run it again, or None.
 
     Returns:
@@ -42,7 +43,11 @@ def study_page(content: Row) -> str:
         f"<p class='sub'>{len(content['trials'])} trials: {summary or 'none yet'}.</p>",
         _best(content),
         html.section("Course", html.figure(course_figure(content), 380, "course")),
-        html.section("What mattered", html.figure(importance_figure(content["importance"]), 320, "importance"))
+        html.section(
+            "What mattered",
+            html.figure(importance_figure(content["importance"]), 320, "importance"),
+            lead=_interactions(content),
+        )
         if content["importance"]
         else "",
         html.section("Trials", trials_table(content)),
@@ -124,6 +129,16 @@ def _trade_off(content: Row, done: Sequence[Row]) -> Any:
     drawing.update_xaxes(title=second)
     drawing.update_yaxes(title=first)
     return drawing
+
+
+def _interactions(content: Row) -> str:
+    found = [
+        f"{escape(a)} with {escape(b)} ({share:.0%})"
+        for a, b, share in content.get("interactions", ())
+        if share >= 0.01
+    ]
+    each = "A parameter's own effect and half of its interactions."
+    return f"{each} Interactions: {', '.join(found)}." if found else each
 
 
 def importance_figure(shares: Mapping[str, float]) -> Any:

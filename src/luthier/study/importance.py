@@ -1,125 +1,139 @@
-"""Which parameters matter: shares of variance, from the trials that are there."""
+"""Which parameters matter: shares of variance by functional ANOVA, from the trials that are there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from luthier.errors import UsageError
 from luthier.pareto import Array
-from luthier.space import Space
+from luthier.space import Params, Space
 from luthier.trial import Trial
 
-_NEIGHBOURS = 5
 FEWEST = 5
+_MOST = 256
 
 
-def importance(space: Space, trials: Sequence[Trial], metric: str) -> dict[str, float]:
-    """Share of a metric's variance that each parameter explains.
+class Importance(dict[str, float]):
+    """Parameter to its share of a metric's variance, the largest first.
 
-    A smooth model of the metric (ridge regression on cosines of each parameter and of each pair, its
-    strength chosen by leave-one-out error) is fitted to the metric, outliers tamed; a parameter's share is the
-    growth of the model's squared error when its column is shuffled, normalised to sum to the part of the
-    variance that the model explains out of sample. So the shares sum to less than 1: the rest is noise,
-    or more than this model can see. With few trials they are rough.
+    A share is the parameter's own effect and half of each interaction that it takes part in (its Shapley effect, as
+    far as pairs go), so that the shares sum to what is explained.
+
+    Attributes:
+        main: parameter to the share of its own effect alone.
+        pairs: two parameters to the share of their interaction, the largest first.
+        explained: sum of all, the part of the variance that the model predicts for trials left out; the rest is noise,
+            or more than the model can see.
+
+    Example:
+        >>> found = Importance({"lr": 0.5}, {("lr", "width"): 0.2, ("depth", "lr"): 0.1})
+        >>> found["lr"], found["width"], round(found.explained, 3)
+        (0.65, 0.1, 0.8)
+    """
+
+    def __init__(self, main: Mapping[str, float], pairs: Mapping[tuple[str, str], float]) -> None:
+        total = dict(main)
+        for names, share in pairs.items():
+            for name in names:
+                total[name] = total.get(name, 0.0) + share / 2
+        super().__init__(sorted(total.items(), key=lambda item: -item[1]))
+        self.main = dict(sorted(main.items(), key=lambda item: -item[1]))
+        self.pairs = dict(sorted(pairs.items(), key=lambda item: -item[1]))
+
+    @property
+    def explained(self) -> float:
+        """Sum of all shares."""
+        return sum(self.values())
+
+    def __reduce__(self) -> tuple[type[Importance], tuple[dict[str, float], dict[tuple[str, str], float]]]:
+        return Importance, (self.main, self.pairs)
+
+
+def importance(space: Space, trials: Sequence[Trial], metrics: str | Sequence[str]) -> Importance:
+    """Share of a metric's variance over the space that each parameter, and each pair of them, explains.
+
+    A Gaussian process that is a sum of one function for each parameter and one for each pair, all of mean zero and
+    orthogonal under uniform draws from the space, is fitted to the trials; the data choose each parameter's strength.
+    The variances of the functions' posterior means are the shares, scaled so that they sum to the part of the variance
+    that the model predicts for trials left out. They speak of the whole space (with its logarithms), wherever the
+    search went. A parameter that exists only under a condition counts where it is active; whether it exists is its
+    parent's effect. Repeated trials are averaged; results far outside the rest are drawn in.
 
     Args:
         space: where was searched.
         trials: completed trials, at least five; with fewer than some thirty the shares are rough.
-        metric: the metric's name.
+        metrics: the metric's name; of several, the mean of their shares is taken.
 
     Returns:
-        parameter to share in [0, 1], the largest first.
+        parameter to share in [0, 1], the largest first, with the pairs' shares as an attribute.
 
     Raises:
         UsageError: fewer than five completed trials with that metric.
 
     Source:
-        permutation importance: Breiman, "Random forests", 2001, section 10; leave-one-out of ridge
-        regression in closed form: Allen, "The relationship between variable selection and data
-        augmentation", 1974 (PRESS).
+        Hooker, "Generalized functional ANOVA diagnostics", 2007; Hutter, Hoos and Leyton-Brown, "An efficient approach
+        for assessing hyperparameter importance", 2014; the process: Durrande, Ginsbourger, Roustant and Carraro, "ANOVA
+        kernels and RKHS of zero mean functions for model-based sensitivity analysis", 2013; shares of pairs: Owen,
+        "Sobol' indices and Shapley value", 2014.
     """
-    known = [t for t in trials if metric in t.metrics]
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    each = [_of_one(space, trials, name) for name in names]
+    main = {n: float(np.mean([found.main[n] for found in each])) for n in space.names}
+    pairs = {p: float(np.mean([found.pairs.get(p, 0.0) for found in each])) for found in each for p in found.pairs}
+    return Importance(main, pairs)
+
+
+def _of_one(space: Space, trials: Sequence[Trial], metric: str) -> Importance:
+    known = [t for t in trials if metric in t.metrics and all(n in space.parameters for n in t.params)]
     if len(known) < FEWEST:
         raise UsageError(
             f"too few trials to say what matters for {metric!r}",
             expected=f"at least {FEWEST} completed trials that hold it",
             got=f"{len(known)}",
         )
-    units = np.array([space.to_unit(t.params) for t in known])  # (n, d), NaN where inactive
-    values = _tamed(np.array([t.metrics[metric] for t in known]))  # (n,)
-    if values.std() == 0:
-        return dict.fromkeys(space.names, 0.0)
-    share = _shares(space, units, values)
-    return dict(sorted(zip(space.names, share.tolist(), strict=True), key=lambda pair: -pair[1]))
+    params, values = _averaged(known, metric)
+    kept = np.unique(np.linspace(0, len(values) - 1, min(len(values), _MOST)).astype(np.int64))
+    tame = _tamed(values[kept])
+    if len(tame) < 3 or not tame.std() > 0:
+        return Importance(dict.fromkeys(space.names, 0.0), {})
+    from luthier.study.anova import decompose
+
+    main, pairs = decompose(space, [params[i] for i in kept], (tame - tame.mean()) / tame.std())
+    return Importance(main, pairs)
 
 
-def _shares(space: Space, units: Array, values: Array) -> Array:
-    strength, explained = _best_strength(_features(space, units), values)
-    weights = _fit(_features(space, units), values, strength)
-    rng = np.random.default_rng(0)
-    base = _error(space, units, values, weights)
-    growth = np.zeros(len(space))
-    for j in range(len(space)):
-        for _ in range(_NEIGHBOURS):
-            shuffled = units.copy()
-            shuffled[:, j] = rng.permutation(shuffled[:, j])
-            growth[j] += max(_error(space, shuffled, values, weights) - base, 0.0)
-    total = growth.sum()
-    return growth / total * explained if total > 0 else growth
+def _averaged(trials: Sequence[Trial], metric: str) -> tuple[list[Params], Array]:
+    """Each combination once, with the mean of its results."""
+    params: dict[tuple[tuple[str, str], ...], Params] = {}
+    results: dict[tuple[tuple[str, str], ...], list[float]] = {}
+    for trial in trials:
+        label = tuple((name, repr(trial.params[name])) for name in sorted(trial.params))
+        params.setdefault(label, dict(trial.params))
+        results.setdefault(label, []).append(trial.metrics[metric])
+    return list(params.values()), np.array([_mean(found) for found in results.values()])
 
 
-def _features(space: Space, units: Array) -> Array:
-    """Shape (n, p): a constant, three cosines per number or one column per option, activity, and products of pairs."""
-    n = len(units)
-    main: list[Array] = []
-    for j, name in enumerate(space.names):
-        column, active = units[:, j], ~np.isnan(units[:, j])
-        x = np.where(active, column, 0.5)
-        size = space[name].size
-        if type(space[name]).__name__ == "Choice":
-            block = np.stack([(np.minimum((x * size).astype(int), size - 1) == k) for k in range(int(size))], 1) * 1.0
-        else:
-            block = np.stack([np.cos(np.pi * k * x) for k in (1, 2, 3)], 1)
-        block = block * active[:, None]
-        main.append(block if active.all() else np.column_stack([block, active * 1.0]))
-    pairs = [(main[a][:, :2, None] * main[b][:, None, :2]).reshape(n, -1) for a in range(len(main)) for b in range(a)]
-    return np.column_stack([np.ones(n), *main, *pairs])
-
-
-def _fit(features: Array, values: Array, strength: float) -> Array:
-    """Ridge weights, in the dual form: as many unknowns as trials."""
-    gram = features @ features.T + strength * np.eye(len(values))
-    return np.asarray(features.T @ np.linalg.solve(gram, values))
-
-
-def _best_strength(features: Array, values: Array) -> tuple[float, float]:
-    """The ridge strength of least leave-one-out error, and the share of variance explained with it."""
-    gram = features @ features.T
-    best = (1.0, 0.0)
-    for strength in np.logspace(-2, 3, 11):
-        hat = gram @ np.linalg.inv(gram + strength * np.eye(len(values)))
-        left_out = (values - hat @ values) / (1.0 - np.diag(hat))
-        explained = 1.0 - float((left_out**2).mean() / values.var())
-        if explained > best[1]:
-            best = (float(strength), explained)
-    return best
-
-
-def _error(space: Space, units: Array, values: Array, weights: Array) -> float:
-    return float(((values - _features(space, units) @ weights) ** 2).mean())
+def _mean(values: Sequence[float]) -> float:
+    largest = max(abs(v) for v in values) or 1.0
+    return largest * (sum(v / largest for v in values) / len(values))
 
 
 def _tamed(values: Array) -> Array:
-    """Values with their extreme twentieth on either side drawn in, then asinh((v - median) / spread).
+    """Values; those more than two interquartile ranges outside the quartiles are drawn in to less than three.
 
-    So neither one diverged trial nor a tenth of them is all that counts. Ranks would not do: a search spends most
-    trials near its optimum, where ranks tell apart what hardly differs.
+    So one diverged trial, or a tenth of them, is not all that counts, and ordinary results stay as they are.
+
+    Source:
+        after the fences of Tukey, "Exploratory data analysis", 1977.
     """
-    ordered = np.sort(values)
-    beyond = int(np.ceil(0.05 * len(values)))
-    inner = np.clip(values, ordered[beyond], ordered[-1 - beyond])
-    low, middle, high = np.quantile(inner, [0.1, 0.5, 0.9])
-    spread = high - low or inner.std() or 1.0
-    return np.asarray(np.arcsinh((inner - middle) / spread))
+    scaled = values / max(float(np.abs(values).max()), 1e-300)
+    first, middle, third = np.quantile(scaled, [0.25, 0.5, 0.75])
+    width = float(third - first) or float(np.abs(scaled - middle).mean())
+    if width == 0:
+        return np.asarray(scaled)
+    low, high = float(first) - 2 * width, float(third) + 2 * width
+    above, below = np.maximum(scaled - high, 0.0) / width, np.maximum(low - scaled, 0.0) / width
+    inner = np.clip(scaled, low, high)
+    return np.asarray(inner + width * (above / (1.0 + above) - below / (1.0 + below)))

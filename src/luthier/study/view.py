@@ -22,7 +22,7 @@ from luthier.search._warm import resumed
 from luthier.space import Space
 from luthier.store import Header, View
 from luthier.study.exchange import write
-from luthier.study.importance import FEWEST, importance
+from luthier.study.importance import FEWEST, Importance, importance
 from luthier.study.ledger import Ledger
 from luthier.study.replay import Difference, Proposer, replay
 from luthier.study.replicate import originals
@@ -211,13 +211,16 @@ class Study:
         params = {(f"param {n}" if n in head else n): trial.params.get(n) for n in self.space.names}
         return {**head, **params, **metrics}
 
-    def importance(self, metric: str | None = None) -> dict[str, float]:
+    def importance(self, metric: str | None = None) -> Importance:
         """Share of a metric's variance that each parameter explains; see :func:`luthier.study.importance.importance`.
 
         Args:
-            metric: its name; None: the first objective.
+            metric: its name; None: the objective; of several objectives, the mean of their shares.
+
+        Returns:
+            parameter to share, the largest first; ``.main`` and ``.pairs`` tell its own effect from interactions.
         """
-        return importance(self.space, self.objectives.complete(self.trials), metric or self.objectives.names[0])
+        return importance(self.space, self.objectives.complete(self.trials), metric or self.objectives.names)
 
     def report(self, path: str | os.PathLike[str], command: str | None = None) -> Path:
         """Writes one self-contained HTML page, and returns where.
@@ -245,7 +248,7 @@ class Study:
     def to_json(self) -> dict[str, Any]:
         """Everything that a report shows, as plain values."""
         done = self.objectives.complete(self.trials)
-        shares = {} if len(done) < FEWEST else self.importance()
+        shares = Importance({}, {}) if len(done) < FEWEST else self.importance()
         best = self.best if done else None
         copies, lack = self._copies(), self.objectives.violation
         return {
@@ -258,7 +261,8 @@ class Study:
             "best": best.number if best else None,
             "estimates": {n: asdict(e) for n, e in best.estimates.items()} if best else {},
             "front": [t.number for t in self.front],
-            "importance": shares,
+            "importance": dict(shares),
+            "interactions": [[*pair, share] for pair, share in shares.pairs.items()][:3],
         }
 
 

@@ -43,9 +43,18 @@ def rows(belief: Belief, encoding: Encoding, size: int, index: int, key: Key) ->
     """
     d = len(encoding)
     hypercube = latin(max(size, 1), d, key.for_trial(0).generator("design"))
-    first = np.where(encoding.categorical, hypercube[0], 0.5) if index == 0 else hypercube[index % len(hypercube)]
-    unit = np.vstack([first, key.generator("stand-ins").random((64, d))])
+    point = _middle(encoding, hypercube[0], belief) if index == 0 else hypercube[index % len(hypercube)]
+    unit = np.vstack([point, key.generator("stand-ins").random((64, d))])
     bend = belief.bend(index + 10)
     unit = unit if bend is None else bend(unit)
     guess = None if belief.silent else belief.guess(index, unit[0])
     return unit if guess is None else np.vstack([guess, unit])
+
+
+def _middle(encoding: Encoding, drawn: Array, belief: Belief) -> Array:
+    """The middle of every range; of each choice what is listed first, as people list the usual value first.
+
+    Structures, and choices where there is a belief, are as drawn.
+    """
+    usual = np.where(encoding.listed & ~encoding.structured, 0.0, drawn) if belief.silent else drawn
+    return np.where(encoding.categorical, usual, 0.5)

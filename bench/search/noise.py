@@ -120,12 +120,13 @@ def run(peer: str, problem: str, noise: float, seed: int, trials: int) -> dict[s
     }
 
 
-def table(found: list[dict[str, Any]]) -> str:
+def table(found: list[dict[str, Any]], chosen: list[str]) -> str:
     """Mean regret in per cent of the span by problem and noise, and the mean rank over all."""
-    names = list(dict.fromkeys(r["peer"] for r in found))
+    names = chosen or list(dict.fromkeys(r["peer"] for r in found))
     cells = sorted({(r["setting"], r["problem"]) for r in found})
     by = {(r["peer"], r["problem"], r["setting"], r["seed"]): r for r in found}
-    seeds = sorted({r["seed"] for r in found if all((p, r["problem"], r["setting"], r["seed"]) in by for p in names)})
+    every = sorted({r["seed"] for r in found})
+    seeds = [s for s in every if all((p, problem, noise, s) in by for p in names for noise, problem in cells)]
     lines = ["| named best, regret in % of the span | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for noise, problem in cells:
         values = {p: [100 * by[p, problem, noise, s]["regret"] for s in seeds] for p in names}
@@ -137,9 +138,16 @@ def table(found: list[dict[str, Any]]) -> str:
             scores = [by[p, problem, noise, seed]["regret"] for p in names]
             for p, score in zip(names, scores, strict=True):
                 ranks[p].append(1 + sum(s < score for s in scores) + (sum(s == score for s in scores) - 1) / 2)
+    for noise in sorted({c[0] for c in cells}):
+        means = [_regret(by, p, noise, {c[1] for c in cells}, seeds) for p in names]
+        lines.append(f"| mean, noise {100 * noise:.0f} % | " + " | ".join(f"{m:.2f}" for m in means) + " |")
     lines.append("| mean rank | " + " | ".join(f"{statistics.mean(ranks[p]):.2f}" for p in names) + " |")
     lines.append("| CPU ms a trial | " + " | ".join(f"{_mean(found, p, 'ms'):.0f}" for p in names) + " |")
     return f"{len(seeds)} seeds\n\n" + "\n".join(lines)
+
+
+def _regret(by: Mapping[Any, dict[str, Any]], peer: str, noise: float, problems: set[str], seeds: list[int]) -> float:
+    return statistics.mean(100 * by[peer, problem, noise, s]["regret"] for problem in sorted(problems) for s in seeds)
 
 
 def _mean(found: list[dict[str, Any]], peer: str, column: str) -> float:
@@ -158,9 +166,10 @@ def main() -> None:
     runs.add_argument("--seeds", type=int, default=10)
     tables = modes.add_parser("table")
     tables.add_argument("files", nargs="+", type=Path)
+    tables.add_argument("--peers", nargs="+", default=[])
     wanted = reader.parse_args()
     if wanted.mode == "table":
-        print(table(peers.rows(wanted.files)))
+        print(table(peers.rows(wanted.files), wanted.peers))
         return
     for seed in range(wanted.seeds):
         for problem in wanted.problems:

@@ -149,6 +149,27 @@ def flood() -> None:
         print("y" * 1_000_000)
 
 
+def daemon(tag: str) -> None:
+    """A child in a session of its own, whose parent is gone: nobody's child any more."""
+    code = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)', "
+    subprocess.run([sys.executable, "-c", code + f"{tag!r}], start_new_session=True)"])
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_forked_copy_does_not_speak_for_its_trial(executor):
+    """The child of a bare fork returns from the objective, too; its result and its reports are nobody's."""
+
+    def objective(trial):
+        if trial["x"] == 0 and os.fork() == 0:
+            return 7.0
+        if trial["x"] == 0:
+            os.wait()
+        return float(trial["x"])
+
+    study = tuned(objective, executor, trials=5)
+    assert [t.metrics["loss"] for t in study.trials] == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
 @pytest.mark.slow
 def test_wild_trials_are_contained():
     tag = f"luthier-orphan-{os.getpid()}"
@@ -159,18 +180,18 @@ def test_wild_trials_are_contained():
         (lambda: os._exit(7), "exit code 7"),
         (lambda: orphan(tag), "SIGKILL"),
     ]
-    acts = [*(act for act, _ in wild), flood, lambda: None]
+    acts = [*(act for act, _ in wild), flood, lambda: None, lambda: daemon(tag)]
 
     def objective(trial):
         acts[trial["x"]]()
         return 1.0
 
-    limits = lt.Limits(seconds=4, memory_gb=0.6)
+    limits = lt.Limits(seconds=9, memory_gb=0.6)
     study = tuned(objective, "processes", len(acts), workers=2, limits=limits)
     for trial, (_, sign) in zip(study.trials, wild, strict=False):
         assert trial.status is Status.FAILED
         assert sign in trial.cause
-    assert [t.status for t in study.trials[5:]] == [Status.COMPLETE] * 2
+    assert [t.status for t in study.trials[5:]] == [Status.COMPLETE] * 3
     assert survivors(tag) == []
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
@@ -29,6 +30,7 @@ _THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+_TAG = "LUTHIER_WORKER"
 _LINES_PER_TRIAL = 50
 _LINE = 1000  # characters
 _CHUNK = 1 << 16  # bytes
@@ -51,6 +53,7 @@ class Child:
         self._ready = False
         self._said = 0
         self._text = b""
+        self._tag = uuid.uuid4().hex  # what the process and all that it starts carry in their environment
         mine, theirs = Pipe()
         life_read, self._life = os.pipe()
         out_read, out_write = os.pipe()
@@ -62,7 +65,7 @@ class Child:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-c", _MAIN, *map(str, fds), json.dumps(_search_path())],
                     pass_fds=fds,
-                    env={**os.environ, **_threads(workers)},
+                    env={**os.environ, **_threads(workers), _TAG: self._tag},
                     stdin=subprocess.DEVNULL,
                     stdout=out_write,
                     stderr=out_write,
@@ -172,6 +175,9 @@ class Child:
                 process.kill()
         with contextlib.suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)  # those whose parent has already gone
+        for process in _tagged(self._tag):  # and those that began a session of their own
+            with contextlib.suppress(psutil.Error, OSError):
+                process.kill()
         self._process.wait()
         self._pipe.close()
         for fd in (self._life, self._out):
@@ -195,6 +201,14 @@ def _children(pid: int) -> list[Any]:
         return list(psutil.Process(pid).children(recursive=True))
     except psutil.Error:
         return []
+
+
+def _tagged(tag: str) -> Iterator[Any]:
+    """The processes that carry a tag, as far as they can be seen."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(_TAG) == tag:
+                yield process
 
 
 def _resident(pid: int) -> float:

@@ -100,9 +100,19 @@ def _read_report(step: Any, metrics: Mapping[str, Any]) -> Report:
 def evaluate(objective: Objective, objectives: Objectives, job: Job, tell: Tell) -> Outcome:
     """Runs the objective once and reads what came of it.
 
-    Nothing that the objective raises gets out, except KeyboardInterrupt and :class:`Broken`.
+    Nothing that the objective raises gets out, except KeyboardInterrupt and :class:`Broken`. A process that it forked
+    ends here: it must not speak for the trial.
     """
+    mine = os.getpid()
     trial = LiveTrial(job, tell)
+    try:
+        return _evaluated(objective, objectives, trial)
+    finally:
+        if os.getpid() != mine:
+            os._exit(0)
+
+
+def _evaluated(objective: Objective, objectives: Objectives, trial: LiveTrial) -> Outcome:
     try:
         result = objective(trial)
         if trial._stopped is not None:

@@ -97,6 +97,14 @@ def shuffled(m, x):
     return m.b(y)
 
 
+def made_kernels(m, x):
+    x = m.a(x)
+    share = x.mean((2, 3)).sum(1)[:, None]
+    kernels = torch.einsum("bk,koihw->boihw", torch.cat([share, 1 - share], 1), m.w).flatten(0, 1)
+    y = F.conv2d(x.reshape(1, -1, *x.shape[2:]), kernels, padding=1, groups=len(x))
+    return m.o(y.view(len(x), -1, *x.shape[2:]))
+
+
 QKV = {"q": lin(6, 16), "k": lin(6, 16), "v": lin(6, 16), "o": lin(16, 3)}
 GQA = {"q": lin(6, 16), "k": lin(6, 8), "v": lin(6, 8), "o": lin(16, 3)}
 SEQ, IMG = (2, 5, 6), (2, 3, 6, 6)
@@ -147,6 +155,31 @@ CASES = {
         Case(lambda m, x: m.o(torch.einsum("bti,ij->btj", m.i(x), m.w)), i=lin(6, 8), w=par(8, 7), o=lin(7, 2)),
         [SEQ],
         2,
+    ),
+    "bilinear": (
+        Case(lambda m, x: m.o(m.w(m.a(x), m.b(x))), a=lin(6, 8), b=lin(6, 5), w=nn.Bilinear(8, 5, 7), o=lin(7, 2)),
+        [SEQ],
+        3,
+    ),
+    "mixing positions by a convolution": (
+        Case(lambda m, x: m.o(m.t(m.a(x))), a=lin(6, 8), t=nn.Conv1d(5, 9, 1), o=lin(8, 2)),
+        [SEQ],
+        1,
+    ),
+    "kernels made for each example": (
+        Case(made_kernels, a=conv(3, 4, 1), w=par(2, 8, 4, 3, 3), o=conv(8, 2, 1)),
+        [IMG],
+        2,
+    ),
+    "encoder and decoder with a causal mask": (
+        Case(
+            lambda m, x: m.o(m.t(m.a(x), m.a(x), tgt_mask=nn.Transformer.generate_square_subsequent_mask(5))),
+            a=lin(6, 8),
+            t=nn.Transformer(8, 2, 1, 1, 12, batch_first=True),
+            o=lin(8, 2),
+        ),
+        [SEQ],
+        4,
     ),
     "padded channels": (
         Case(
@@ -250,6 +283,7 @@ UNSAFE = {
     "reversed": lambda m, x: m.b(m.a(x).flip(-1)),
     "a running sum": lambda m, x: m.b(m.a(x).cumsum(-1)),
     "responses relative to their mean": lambda m, x: m.b(m.a(x) / (m.a(x).abs().mean(-1, keepdim=True) + 1)),
+    "normalised over several dimensions": lambda m, x: m.b(F.layer_norm(m.a(x), (2, 8), torch.ones(2, 8))),
     "normalised without weights": lambda m, x: m.b(F.layer_norm(m.a(x), (8,))),
     "a product of what is not zero": lambda m, x: m.b(m.a(x)) + (m.a(x).sigmoid() @ m.a(x).cos().mT)[..., :2],
 }

@@ -15,7 +15,8 @@ from rich.tree import Tree
 from torch import Tensor, nn
 
 from luthier.errors import LuthierError, UsageError
-from luthier.export.onnx import read_inputs, two_of, write_onnx
+from luthier.export.onnx import read_inputs
+from luthier.export.write import two_of, write_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.model import Analysis, analyse
 from luthier.model.cost import counting

@@ -134,41 +134,46 @@ def _refine(a: Axis, e: Expr, why: object) -> None:
 
 def _unify_products(p: Product, q: Product, why: object) -> None:
     a, b = list(p.parts), list(q.parts)
-    while a and b:
-        f, g = find(a.pop(0)), find(b.pop(0))
-        if isinstance(f, Product):
-            a, b = [*f.parts, *a], [g, *b]
-        elif isinstance(g, Product):
-            a, b = [f, *a], [*g.parts, *b]
-        elif f.size == g.size:
+    while pair := _fronts(a, b, Product):
+        f, g, a, b = pair
+        if f.size == g.size:
             unify(f, g, why)
-        else:
-            if f.size < g.size:
-                f, g, a, b = g, f, b, a
-            if f.size % g.size or not isinstance(f, Axis):
-                _clash(p, q, why)
-                return
-            inner = Axis(f.size // g.size)
-            _refine(f, Product([g, inner]), why)
-            a = [inner, *a]
+            continue
+        if f.size % g.size or not isinstance(f, Axis):
+            _clash(p, q, why)
+            return
+        inner = Axis(f.size // g.size)
+        _refine(f, Product([g, inner]), why)
+        a = [inner, *a]
 
 
 def _unify_sums(p: Sum, q: Sum, why: object) -> None:
     a, b = list(p.parts), list(q.parts)
-    while a and b:
-        f, g = find(a.pop(0)), find(b.pop(0))
-        if isinstance(f, Sum):
-            a, b = [*f.parts, *a], [g, *b]
-        elif isinstance(g, Sum):
-            a, b = [f, *a], [*g.parts, *b]
-        elif f.size == g.size:
+    while pair := _fronts(a, b, Sum):
+        f, g, a, b = pair
+        if f.size == g.size:
             unify(f, g, why)
         else:
-            if f.size < g.size:
-                f, g, a, b = g, f, b, a
             head, tail = split(f, g.size, why)
             unify(head, g, why)
             a = [tail, *a]
+
+
+def _fronts(
+    a: Sequence[Expr], b: Sequence[Expr], kind: type[Product] | type[Sum]
+) -> tuple[Expr, Expr, list[Expr], list[Expr]] | None:
+    """The first parts of two lists, nested ones opened, the larger one first, and what follows each."""
+    while a and b:
+        f, g = find(a[0]), find(b[0])
+        if isinstance(f, kind):
+            a = [*f.parts, *a[1:]]
+        elif isinstance(g, kind):
+            b = [*g.parts, *b[1:]]
+        elif f.size < g.size:
+            return g, f, list(b[1:]), list(a[1:])
+        else:
+            return f, g, list(a[1:]), list(b[1:])
+    return None
 
 
 def _written_out(p: Expr, why: object) -> Sum | None:

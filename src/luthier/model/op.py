@@ -179,10 +179,11 @@ class Op:
 
 def sizes(value: torch.Tensor) -> list[int]:
     """A tensor's sizes; symbolic ones by their example."""
-    return [_whole(s) for s in value.shape]
+    return [whole(s) for s in value.shape]
 
 
-def _whole(size: Any) -> int:
+def whole(size: Any) -> int:
+    """A size as a number; a symbolic one by its example."""
     return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
 
 

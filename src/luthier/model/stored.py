@@ -32,6 +32,7 @@ _PLAIN = (
 )
 _NAMES = {id(function): name for name, function in _PLAIN.items()}
 _REFUSED = {"from_file"}
+_CLOSED = {"prim", "prims", "inductor", "profiler", "c10d", "_c10d_functional", "rpc", "static_runtime", "symm_mem"}
 _KINDS = (torch.dtype, torch.device, torch.memory_format, torch.layout)
 
 
@@ -72,7 +73,7 @@ def restore(data: dict[str, Any]) -> Program:
 def _target(node: fx.Node) -> str:
     if isinstance(node.target, str):
         return node.target
-    if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten":
+    if isinstance(node.target, torch._ops.OpOverload) and _is_plain(node.target):
         return str(node.target)
     name = _NAMES.get(id(node.target))
     if name is None:
@@ -86,15 +87,29 @@ def _function(name: str) -> Any:
     space, _, rest = name.partition(".")
     packet, _, overload = rest.partition(".")
     try:
-        if space != "aten" or packet in _REFUSED:
+        found = getattr(getattr(getattr(torch.ops, space), packet), overload)
+        if not isinstance(found, torch._ops.OpOverload) or not _is_plain(found):
             raise AttributeError(name)
-        return getattr(getattr(torch.ops.aten, packet), overload)
-    except AttributeError:
+        return found
+    except (AttributeError, RuntimeError):
         raise UsageError(
             f"the stored graph names the operation {name!r}",
-            expected="an operation of PyTorch's aten library",
+            expected="an operation of PyTorch's aten library, or one that a library which is imported adds to it",
             cause="the file was written with another version of PyTorch, or is no file of Luthier's",
+            fix=None if space == "aten" else f"import {space} before loading",
         ) from None
+
+
+def _is_plain(operation: torch._ops.OpOverload) -> bool:
+    """An operation of PyTorch's own on tensors; of another library only if it changes nothing that it is given."""
+    if operation.namespace == "aten":
+        return operation._opname not in _REFUSED
+    return operation.namespace not in _CLOSED and not operation._schema.is_mutable and _tensors_out(operation)
+
+
+def _tensors_out(operation: torch._ops.OpOverload) -> bool:
+    kinds = [str(r.type) for r in operation._schema.returns]
+    return bool(kinds) and all("Tensor" in kind for kind in kinds)
 
 
 def _out(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import re
 import warnings
@@ -129,8 +130,7 @@ def _export(model: nn.Module, inputs: Inputs, dynamic: bool) -> torch.export.Exp
         spec = pytree.tree_map(
             lambda t: auto if isinstance(t, torch.Tensor) and t.dim() else None, (inputs.args, inputs.kwargs)
         )
-        names = argument_names(model, inputs.args, inputs.kwargs)
-        shapes = dict(zip(names, [*spec[0], *spec[1].values()], strict=True)) if inputs.kwargs else spec[0]
+        shapes = dict(inspect.signature(model.forward).bind(*spec[0], **spec[1]).arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=shapes, strict=False)
@@ -138,17 +138,27 @@ def _export(model: nn.Module, inputs: Inputs, dynamic: bool) -> torch.export.Exp
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and plain attention instead of PyTorch's fused fast path; both put back afterwards."""
+    """Evaluation mode, and plain attention instead of PyTorch's fused fast path; all put back afterwards.
+
+    PyTorch's transformer layers look at a mask's values to see whether it is causal, which no capture can follow; the
+    answer changes only which kernel they take.
+    """
     modes = [(m, m.training) for m in model.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
+    fast, causal = torch.backends.mha.get_fastpath_enabled(), nn.modules.transformer._detect_is_causal_mask
     try:
         model.eval()
         torch.backends.mha.set_fastpath_enabled(False)
+        nn.modules.transformer._detect_is_causal_mask = _as_said
         yield
     finally:
+        nn.modules.transformer._detect_is_causal_mask = causal
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, mode in modes:
             module.training = mode
+
+
+def _as_said(mask: Any, is_causal: bool | None = None, size: int | None = None) -> bool:
+    return is_causal is True
 
 
 def _refusal(model: nn.Module, error: Exception) -> TraceError:
@@ -156,12 +166,12 @@ def _refusal(model: nn.Module, error: Exception) -> TraceError:
         f"{type(model).__name__} cannot be captured as a graph",
         expected="a forward whose control flow does not depend on the values of tensors",
         got=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error).strip() else ''}",
-        cause=_user_line(error),
+        cause=user_line(error),
         fix="rewrite that line without data-dependent Python, or work on a part that can be captured: part='backbone'",
     )
 
 
-def _user_line(error: BaseException) -> str | None:
+def user_line(error: BaseException) -> str | None:
     """The innermost frame of the traceback that is not PyTorch's own code."""
     lines, frame = [], error.__traceback__
     here = os.path.dirname(__file__)

@@ -200,13 +200,13 @@ def _bare_norms(analysis: Analysis) -> dict[str, Op]:
 def _group_counts(analysis: Analysis, copies: Mapping[fx.Node, fx.Node]) -> dict[str, int]:
     """Module path -> the number of groups that its convolution or normalisation is left with."""
     at = {"group_norm": 1, **{f"conv{t}{n}d": 6 for t in ("", "_transpose") for n in (1, 2, 3)}}
-    found = {}
+    found: dict[str, int] = {}
     for op, _ in analysis.operations:
         stack = op.node.meta.get("nn_module_stack")
         if op.name in at and stack and len(op.node.args) > at[op.name]:
             path = str(list(stack.values())[-1][0]).split("@")[0]
-            value: Any = copies[op.node].args[at[op.name]]
-            found[path] = int(value)
+            value = copies[op.node].args[at[op.name]]
+            found |= {path: value} if isinstance(value, int) else {}
     return found
 
 

@@ -9,11 +9,13 @@ from typing import Any
 from torch import fx
 
 from luthier.model.axes import Axis, Product, mark
-from luthier.model.op import Dim, Dims, Op
+from luthier.model.op import Dim, Dims, Op, whole
 from luthier.model.rules import Rule
 from luthier.model.rules.linear import added_bias
 
 Size = Callable[[Any], int]
+_GROUPS = 6
+"""The place of the number of groups among the arguments."""
 
 
 def conv(op: Op) -> Dims:
@@ -23,9 +25,10 @@ def conv(op: Op) -> Dims:
     weight, image = op.dims(w), op.dims(x)
     batched = len(image) == len(weight)
     channel = 1 if batched else 0
-    for d in [*weight[2:], *image[channel + 1 :]]:
-        op.freeze(d, "positions that a window slides over")
     groups = _groups(op)
+    pointwise = _is_pointwise(op)
+    for d in [*weight[2:], *([] if pointwise else image[channel + 1 :])]:
+        op.freeze(d, "positions that a window slides over")
     if groups == 1:
         op.contract(x, channel, w, 0 if transposed else 1)
         out = weight[1 if transposed else 0]
@@ -33,13 +36,28 @@ def conv(op: Op) -> Dims:
         out = _grouped(op, groups, transposed, channel)
     if bias is not None:
         out = added_bias(op, out, op.dims(bias)[0])
-    shape = op.shape
-    return [*image[:channel], out, *(op.fixed(s, "positions of an image") for s in shape[channel + 1 :])]
+    if pointwise:
+        return [*image[:channel], out, *(Dim(d.expr, d.zero and bias is None) for d in image[channel + 1 :])]
+    return [*image[:channel], out, *(op.fixed(s, "positions of an image") for s in op.shape[channel + 1 :])]
 
 
 def _groups(op: Op) -> int:
-    position = 8 if op.name == "convolution" else 6
-    return int(op.arg(position, "groups", 1))
+    """The number of groups; where it is the batch size (kernels made for each example), that of the example."""
+    groups = op.arg(_GROUPS, "groups", 1)
+    return whole(groups.meta["val"]) if isinstance(groups, fx.Node) else int(groups)
+
+
+def _is_pointwise(op: Op) -> bool:
+    """Whether every position is looked at by itself: a linear layer in other clothes, positions being free."""
+    kernel = op.dims(op.arg(1))[2:]
+    numbers = [*_listed(op.arg(3, "stride", 1)), *(1 + 2 * p for p in _listed(op.arg(4, "padding", 0)))]
+    return "transpose" not in op.name and all(d.size == 1 for d in kernel) and all(n == 1 for n in numbers)
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, str):  # padding="same" or "valid": no padding where the kernel is one wide
+        return [0]
+    return [value] if isinstance(value, int) else list(value)
 
 
 def _grouped(op: Op, groups: int, transposed: bool, channel: int) -> Dim:
@@ -49,6 +67,8 @@ def _grouped(op: Op, groups: int, transposed: bool, channel: int) -> Dim:
     inside = Axis(x.size // groups)
     outside = Axis(weight[1].size if transposed else weight[0].size // groups)
     mark(g, "groups")
+    if isinstance(op.arg(_GROUPS, "groups"), fx.Node):
+        op.freeze(Dim(g), "one group for each example")
     why = op.because("groups that do not line up")
     from luthier.model.axes import unify
 
@@ -69,8 +89,8 @@ def _grouped(op: Op, groups: int, transposed: bool, channel: int) -> Dim:
 def rewrite(op: Op, node: fx.Node, size: Size) -> None:
     """The number of groups that are left."""
     g = op.facts.memo.get(op.node)
-    if g is not None:
-        node.update_arg(6, size(g))
+    if g is not None and size(g) != g.size:
+        node.update_arg(_GROUPS, size(g))
 
 
 def macs(op: Op, size: Size) -> int:

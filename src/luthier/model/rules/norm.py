@@ -39,7 +39,10 @@ def over_features(op: Op) -> Dims:
     weights = [op.dims(a) for a in (op.arg(2, "weight"), op.arg(3, "bias")) if isinstance(a, fx.Node)]
     if op.name == "rms_norm":
         weights = weights[:1]
-    if weights:
+    if count > 1:
+        for d in x[-count:]:
+            op.freeze(d, "a normalisation over several dimensions at once")
+    elif weights:
         op.statistic(x[-count:])
     else:
         _hold(op, x[-count:])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from luthier.keys import Key
 from luthier.objectives import Objectives
+from luthier.parameters import Structure
 from luthier.search.bayes import Bayes
 from luthier.search.bayes.maximise import Effort
 from luthier.search.cmaes import CMAES
@@ -49,7 +50,7 @@ class Auto:
     def _late(self, space: Space, objectives: Objectives) -> NSGA2 | CMAES | TPE:
         if len(objectives.names) > 1:
             return self._many
-        loose = [n for n, p in space.parameters.items() if isinstance(p, Choice) or space.conditions[n]]
+        loose = [n for n, p in space.parameters.items() if isinstance(p, Choice | Structure) or space.conditions[n]]
         return self._tpe if 3 * len(loose) > len(space) else self._numbers
 
 

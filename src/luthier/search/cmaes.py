@@ -144,9 +144,10 @@ class CMAES:
 
     The state is a function of the history alone: finished trials, in their order, make up the generations. Whole
     numbers keep a least probability to change; a category's probabilities move towards the better trials' values.
+    Permutations and subsets by sorted keys, which is weak. It starts at the priors' modes.
 
     When it helps: from some hundred trials on, numbers mostly, rugged or ill-conditioned functions.
-    When it hurts: fewer than about 100 trials; spaces of categories and conditions.
+    When it hurts: fewer than about 100 trials; spaces of categories, conditions, permutations and subsets.
 
     Args:
         population: trials of a generation; None: 4 + 3 ln d.

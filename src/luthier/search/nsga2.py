@@ -24,6 +24,8 @@ class NSGA2:
 
     The population is the best trials so far, feasible first, then by non-dominated rank, then by crowding; each
     proposal is one child of two of them (the steady-state form), so that any number of workers can ask at any time.
+    Permutations by order crossover, then a swap, an insertion or a reversal; subsets by uniform crossover within the
+    sizes allowed, then an item in, out, or one for another.
 
     When it helps: several objectives, trials in the hundreds and thousands, cheap proposals.
     When it hurts: fewer than about a hundred trials.

@@ -14,6 +14,8 @@ from luthier.trial import Trial
 class Random:
     """Independent uniform draws: the baseline that every other method has to beat.
 
+    Where parameters have priors, draws come from (1 - w) uniform + w prior with w = 10 / (10 + n) after n trials.
+
     When it helps: to see how hard a problem is, and for many cheap trials in parallel.
     When it hurts: wherever results of earlier trials could teach something.
 

@@ -15,6 +15,7 @@ class Sobol:
     """A scrambled Sobol sequence: covers the space more evenly than random draws.
 
     Trial k gets point k, whatever came before. Where the point is forbidden or tried, a random draw takes its place.
+    Priors bend the points as they bend random draws.
 
     When it helps: a first look at a space, sensitivity studies, many workers.
     When it hurts: wherever results of earlier trials could teach something.

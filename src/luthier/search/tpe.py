@@ -176,6 +176,9 @@ def parzen(encoding: Encoding, unit: Array) -> Parzen:
 class TPE:
     """Parzen estimators: proposes what is likely among good trials and unlikely among the others.
 
+    Permutations by mixtures of Mallows distributions, one around each trial's order; subsets by the trials' sizes and,
+    given the size, conditional Bernoulli inclusion. A prior weighs the ratio by a power that falls as 10 / n.
+
     When it helps: cheap proposals (about 1 ms) in categorical and conditional spaces, hundreds of trials and more.
     When it hurts: smooth problems with few trials; a Gaussian process learns faster there.
 
@@ -188,7 +191,7 @@ class TPE:
 
     Source:
         Bergstra et al., "Algorithms for hyper-parameter optimization", 2011; Watanabe, "Tree-structured Parzen
-        estimator: understanding its algorithm components", 2023.
+        estimator: understanding its algorithm components", 2023; Mallows, "Non-null ranking models", 1957.
     """
 
     initial: int = 8

@@ -23,6 +23,10 @@ class Bayes:
 
     Two objectives by the exact expected gain in hypervolume, more by random weights; constraints and failures by their
     modelled probability; stopped trials count as no better than the median; pending ones by fantasies of their results.
+    Permutations are compared by discordant pairs (as in the Mallows kernel), by places and by neighbours around the
+    circle, subsets by membership and by size, each with a length scale of its own; moves refine them. Priors add
+    (10 / n) log prior to the log acquisition, times how far the trials bear them out; studies that warm it up add what
+    they expect, times how far their ranks agree with the results.
 
     When it helps: trials that cost seconds or more, up to some hundred of them, any kind of space.
     When it hurts: trials that are cheaper than its own thinking (10 to 50 ms a proposal).
@@ -33,7 +37,9 @@ class Bayes:
 
     Source:
         Jones, Schonlau and Welch, "Efficient global optimization of expensive black-box functions", 1998;
-        Ament et al., "Unexpected improvements to expected improvement for Bayesian optimization", 2023.
+        Ament et al., "Unexpected improvements to expected improvement for Bayesian optimization", 2023; Jiao and Vert,
+        "The Kendall and Mallows kernels for permutations", 2015; Hvarfner et al., "piBO", 2022; Feurer, Letham and
+        Bakshy, "Scalable meta-learning for Bayesian optimization", 2018.
     """
 
     def __init__(self, initial: int | None = None, effort: Effort | None = None) -> None:

@@ -207,3 +207,14 @@ def test_estimates_are_shown(tmp_path, capsys):
 def test_a_wrong_number_of_repeats_is_refused(wrong):
     with pytest.raises(UsageError, match="replicate"):
         _tune(replicate=wrong)
+
+
+@pytest.mark.parametrize("algorithm", [n for n in lt.search.names() if n != "grid"])
+def test_every_search_goes_on_after_repeats(algorithm, tmp_path):
+    how = {"store": tmp_path / "s.db", "name": "a", "algorithm": algorithm, "replicate": 2}
+    _tune(**{**how, "trials": 12})
+    study = _tune(**{**how, "trials": 20})
+    again = {t.number for some in study.repeats.values() for t in some}
+    searched = [tuple(t.params.items()) for t in study.trials if t.number not in again]
+    assert len(searched) == len(set(searched)) == 20
+    assert study.replay() == []

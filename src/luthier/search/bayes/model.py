@@ -78,15 +78,16 @@ class Models:
         self.encoding, self.refits = encoding, refits
         self._thetas: dict[bytes, Array] = {}
 
-    def objective(self, rows: Array, losses: Array, exact: bool = False) -> Process:
+    def objective(self, rows: Array, losses: Array, exact: bool = False, linear: bool = False) -> Process:
         """The process of one objective over unit rows, shape (n, d), and losses, shape (n,).
 
         Args:
             rows: shape (n, d).
             losses: shape (n,).
             exact: takes the results as almost free of noise.
+            linear: keeps the losses' proportions, and so those of the areas that two of them span.
         """
-        return self._process(rows, losses, warp.outputs, QUIET if exact else None)
+        return self._process(rows, losses, warp.linear if linear else warp.outputs, QUIET if exact else None)
 
     def bound(self, rows: Array, slacks: Array) -> Process:
         """The process of a quantity that must stay below 0; far values pulled in, 0 kept."""
@@ -161,7 +162,7 @@ def _one(models: Models, learned: Learned, waiting: Array, generator: np.random.
 
 
 def _two(models: Models, learned: Learned, waiting: Array) -> Hypervolume:
-    processes = [_with_failures(models, learned, learned.losses[:, j]) for j in range(2)]
+    processes = [_with_failures(models, learned, learned.losses[:, j], linear=True) for j in range(2)]
     if len(waiting):
         processes = [believe(p, waiting) for p in processes]
     known = np.vstack([models.encoding.features(learned.rows[learned.feasible]), waiting])
@@ -172,13 +173,15 @@ def _two(models: Models, learned: Learned, waiting: Array) -> Hypervolume:
     return Hypervolume((processes[0], processes[1]), front, reference)
 
 
-def _with_failures(models: Models, learned: Learned, losses: Array, exact: bool = False) -> Process:
+def _with_failures(
+    models: Models, learned: Learned, losses: Array, exact: bool = False, linear: bool = False
+) -> Process:
     """The process of the trials that ran, with failures standing where it expects them, or at a bad result.
 
     Their probability alone does not keep the search away: where nothing is ever seen, hope never dies. And a bad result
     beside good ones would spoil the hyper-parameters, so failures have no part in these.
     """
-    process = models.objective(learned.rows, losses, exact)
+    process = models.objective(learned.rows, losses, exact, linear)
     failed = models.encoding.features(learned.table.rows[~learned.ran][-_FAILED:])
     if len(failed) == 0:
         return process

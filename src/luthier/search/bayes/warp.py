@@ -76,11 +76,23 @@ def outputs(losses: Array) -> Array:
     Returns:
         zero mean, unit spread, shape (n,).
     """
-    plain = standardise(winsorise(standardise(losses)))
+    plain = linear(losses)
     if len(plain) < 6 or not plain.any():
         return plain
     central = about_median(plain)
     return standardise(yeo_johnson(central, best_power(central)))
+
+
+def linear(losses: Array) -> Array:
+    """Targets whose differences stay in proportion, but for the winsorised end: hypervolumes are measured in them.
+
+    Args:
+        losses: to be minimised, finite, shape (n,).
+
+    Returns:
+        zero mean, unit spread, shape (n,).
+    """
+    return standardise(winsorise(standardise(losses)))
 
 
 def about_zero(slacks: Array) -> Array:

@@ -387,6 +387,11 @@ def test_a_server_that_restarts_is_waited_for(postgres):
 def test_secrets_of_a_url_are_never_told(postgres, tmp_path, capfd, monkeypatch):
     """Neither by what works nor by what fails: messages, tracebacks, reports, the display, the command line."""
     monkeypatch.chdir(tmp_path)
+    opened = open_store(postgres.url)
+    for state in opened.studies():
+        opened.delete(state.header.name)
+    begun(opened, "not a real study")
+    opened.close()
     script = tmp_path / "task.py"
     script.write_text(
         "import luthier as lt\nspace = lt.Space(x=lt.Float(0, 1))\nminimize = 'loss'\nobjective = lambda t: t['x']\n"
@@ -416,6 +421,7 @@ def test_secrets_of_a_url_are_never_told(postgres, tmp_path, capfd, monkeypatch)
     assert all(codes[5:])
     told = capfd.readouterr()
     assert "secret" in told.out
+    assert "damaged" in told.out
     assert "hunter2" not in told.out + told.err
     for page in (tmp_path / "out").iterdir():
         assert "hunter2" not in page.read_text()

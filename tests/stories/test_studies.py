@@ -234,11 +234,11 @@ import luthier as lt
 
 def objective(trial):
     for step in range(1, 4):
-        time.sleep(0.01)
+        time.sleep(pause)
         trial.report(step, loss=trial["x"] ** 2)
     return trial["x"] ** 2
 
-store, workers = sys.argv[1], int(sys.argv[2])
+store, workers, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 print("up", flush=True)
 lt.tune(objective, lt.Space(x=lt.Float(-1, 1)), minimize="loss", algorithm="random", trials=60, workers=workers,
         executor="processes", store=store, name="n", progress=False)
@@ -246,10 +246,10 @@ print("done", flush=True)
 """
 
 
-def begin(tmp_path: Path, workers: int) -> subprocess.Popen:
+def begin(tmp_path: Path, workers: int, pause: float = 0.01) -> subprocess.Popen:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(tmp_path / "s.db"), str(workers)]
+    command = [sys.executable, str(script), str(tmp_path / "s.db"), str(workers), str(pause)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -335,9 +335,9 @@ def alive(pid: str) -> bool:
 
 
 def test_a_second_driver_is_refused_while_the_first_lives(tmp_path):
-    process = begin(tmp_path, workers=1)
+    process = begin(tmp_path, workers=1, pause=1.0)
     try:
-        wait_for(lambda: len(rows(tmp_path / "s.db")) > 2)
+        wait_for(lambda: len(rows(tmp_path / "s.db")) > 0)
         with pytest.raises(StoreError, match=f"process {process.pid} on"):
             tuned(space=lt.Space(x=lt.Float(-1, 1)), trials=60, store=tmp_path / "s.db", name="n")
         assert any(t.status is Status.RUNNING for t in lt.load_study(tmp_path / "s.db", "n").trials)
@@ -390,6 +390,27 @@ def test_a_store_that_fails_inside_a_report_is_not_blamed_on_the_objective():
 
     with pytest.raises(StoreError, match="gone"):
         tuned(objective, store=Broken(), name="n", trials=3)
+
+
+def test_a_live_study_is_listed_and_reported_without_disturbing_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    process = begin(tmp_path, workers=2, pause=1.0)
+    try:
+        wait_for(lambda: len(rows(tmp_path / "s.db")) > 1)
+        for command in (["studies", "s.db"], ["studies", "s.db", "n"], ["report", "s.db", "n"]):
+            shell = [sys.executable, "-m", "luthier.cli", *command]
+            done = subprocess.run(shell, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+            assert done.returncode == 0, done.stderr
+            if command == ["studies", "s.db"]:
+                assert f"process {process.pid} on" in done.stdout
+                assert "2 running" in done.stdout
+        assert "2 running." in (tmp_path / "n.html").read_text()
+        assert process.poll() is None
+        os.kill(process.pid, signal.SIGINT)
+        assert process.communicate()[0] == "up\ndone\n"
+    finally:
+        process.kill()
+    assert {t.status for t in lt.load_study(tmp_path / "s.db").trials} == {Status.COMPLETE}
 
 
 # Ctrl-C

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from luthier.cli._tables import show, text
+from luthier.errors import StoreError
 from luthier.store import State, Store, open_store, short
-from luthier.study import load_study
+from luthier.study import Study, load_study
 from luthier.trial import Status
 
 
@@ -40,18 +41,26 @@ def _table(store: Store, states: list[State]) -> Table:
     for title in ("study", "trials", "best", "spent", "begun", "driver"):
         table.add_column(title, justify="right" if title in ("trials", "spent") else "left")
     for state in states:
-        study = load_study(store, state.header.name)
-        kinds = Counter(t.status for t in study.trials)
-        trials = ", ".join(f"{kinds[s]} {s.value}" for s in Status if kinds[s]) or "none"
-        best = study.ranking[:1]
-        wanted = study.objectives.names
-        shown = ", ".join(f"{n} {text(best[0].metrics[n])}" for n in wanted) if best else "-"
-        if len(wanted) > 1 and best:
-            shown = f"front of {len(study.front)}"
         begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.header.created))
-        cells = (short(study.name), trials, shown, f"{state.spent:.0f} s", begun, state.driver or "-")
-        table.add_row(*map(Text, cells))
+        try:
+            facts = _facts(load_study(store, state.header.name))
+        except StoreError as error:  # one bad study must not hide the others
+            facts = ("damaged", error.what)
+        table.add_row(
+            *map(Text, (short(state.header.name), *facts, f"{state.spent:.0f} s", begun, state.driver or "-"))
+        )
     return table
+
+
+def _facts(study: Study) -> tuple[str, str]:
+    """How many trials there are of each kind, and the best result."""
+    kinds = Counter(t.status for t in study.trials)
+    trials = ", ".join(f"{kinds[s]} {s.value}" for s in Status if kinds[s]) or "none"
+    best = study.ranking[:1]
+    wanted = study.objectives.names
+    if len(wanted) > 1 and best:
+        return trials, f"front of {len(study.front)}"
+    return trials, ", ".join(f"{n} {text(best[0].metrics[n])}" for n in wanted) if best else "-"
 
 
 COMMAND = command

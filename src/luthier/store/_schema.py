@@ -78,17 +78,24 @@ _MIGRATIONS: dict[int, tuple[str, ...]] = {
 }
 
 
+def current(connection: Connection) -> bool:
+    """Whether the tables are there and of this version: then nothing has to be written to read them."""
+    return inspect(connection).has_table(schema.name) and _found(connection) == VERSION
+
+
 def prepare(connection: Connection, place: str) -> None:
     """Makes the tables, or brings those of an older version up to date.
 
     Raises:
         StoreError: a newer version wrote them.
     """
+    if connection.dialect.name == "postgresql":  # one at a time; SQLite's writers wait for each other anyway
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(6118432)")
     if not inspect(connection).has_table(schema.name):
         TABLES.create_all(connection)
         connection.execute(insert(schema).values(version=VERSION))
         return
-    found = connection.execute(select(schema.c.version)).scalar() or 0
+    found = _found(connection)
     if found > VERSION:
         raise StoreError(
             f"the store {place} was written by a newer version of Luthier",
@@ -101,3 +108,10 @@ def prepare(connection: Connection, place: str) -> None:
             connection.exec_driver_sql(statement)
     if found < VERSION:
         connection.execute(update(schema).values(version=VERSION))
+
+
+def _found(connection: Connection) -> int:
+    found = int(connection.execute(select(schema.c.version)).scalar() or 0)
+    if found < 1:
+        raise ValueError(f"schema {found}")
+    return found

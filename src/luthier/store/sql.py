@@ -16,7 +16,7 @@ from sqlalchemy.engine import URL, Row, make_url
 
 from luthier.errors import StoreError
 from luthier.store import Header, Lease, State, View, held, key, lost
-from luthier.store._schema import prepare, reports, studies, trials
+from luthier.store._schema import current, prepare, reports, studies, trials
 from luthier.trial import Leg, Report, Status, Trial, read_legs
 
 # Statements are built once: building them costs more than running them.
@@ -65,8 +65,11 @@ class Sql:
             if parsed.get_backend_name() == "sqlite":
                 Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
             self._engine = _engine(parsed)
-            with self._engine.begin() as connection:
-                prepare(connection, self.place)
+            with self._reading() as connection:
+                ready = current(connection)
+            if not ready:
+                with self._engine.begin() as connection:
+                    prepare(connection, self.place)
 
     def studies(self) -> list[State]:
         with self._told("read"), self._reading() as connection:

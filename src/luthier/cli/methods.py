@@ -67,8 +67,21 @@ def _documentation(file: Path) -> str | None:
             wanted = node.value.id if isinstance(node.value, ast.Name) else ""
     if wanted is None:
         return None
-    homes = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == wanted]
-    return (ast.get_docstring(homes[0]) if homes else None) or ast.get_docstring(tree) or ""
+    return _docstring(tree, wanted) or _docstring(_origin(tree, wanted), wanted) or ast.get_docstring(tree) or ""
+
+
+def _docstring(tree: ast.Module, name: str) -> str | None:
+    homes = [n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef) and n.name == name]
+    return ast.get_docstring(homes[0]) if homes else None
+
+
+def _origin(tree: ast.Module, name: str) -> ast.Module:
+    """The file of this package that a name is imported from; where it is not, the file itself."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and name in [alias.name for alias in node.names]:
+            file = Path(luthier.__file__).parent.joinpath(*node.module.split(".")[1:]).with_suffix(".py")
+            return ast.parse(file.read_text()) if file.is_file() else tree
+    return tree
 
 
 COMMAND = command

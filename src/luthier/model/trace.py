@@ -114,7 +114,9 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
         if single:
             doubled = given.map(lambda t: torch.cat([t, t]) if t.dim() else t)
             with contextlib.suppress(Exception):
-                return _canonical(model, _export(model, doubled, dynamic=True), given, batch=2)
+                traced = _canonical(model, _export(model, doubled, dynamic=True), given, batch=2)
+                if _takes_any_batch(traced):  # else the capture is of two examples, and of no other number
+                    return traced
         with contextlib.suppress(Exception):
             return _canonical(model, _export(model, given, dynamic=True), given, batch=1)
         try:
@@ -213,8 +215,18 @@ def _canonical(model: nn.Module, exported: torch.export.ExportedProgram, given: 
     return Traced(program, state, parameters, ties, transient, given, batch, dynamic)
 
 
+def _takes_any_batch(traced: Traced) -> bool:
+    values = [n.meta.get("val") for n in traced.program.graph.nodes if n.op == "placeholder"]
+    return all(_varies(v.shape[0]) for v in values if isinstance(v, torch.Tensor) and v.dim())
+
+
 def _symbolic(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and any(isinstance(s, torch.SymInt) for s in value.shape)
+    return isinstance(value, torch.Tensor) and any(_varies(s) for s in value.shape)
+
+
+def _varies(size: Any) -> bool:
+    """Whether a size is free; a symbol that the capture found to be one number is not."""
+    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
 
 
 def _state(model: nn.Module, constants: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -26,7 +26,7 @@ from luthier.measure.latency import measure
 from luthier.metrics import Metric, Transcript
 from luthier.train import recalibrate
 
-HEIGHT, WIDTH = 64, 256
+HEIGHT, WIDTH = 64, 192
 LETTERS = string.digits + string.punctuation + " €" + string.ascii_uppercase + string.ascii_lowercase
 FONTS = {  # families by the names of their files, as in Debian's fonts-* packages
     "teach": (
@@ -129,7 +129,7 @@ def dictionary() -> list[str]:
     path = Path("/usr/share/dict/words")
     if not path.exists():
         raise missing("a list of words", "apt-get install wamerican")
-    return [w for w in path.read_text().split() if w.isascii() and w.isalpha() and 3 <= len(w) <= 10]
+    return [w for w in path.read_text().split() if w.isascii() and w.isalpha() and 3 <= len(w) <= 8]
 
 
 def spoken(word: str, chance: np.random.Generator) -> str:
@@ -143,7 +143,7 @@ def spoken(word: str, chance: np.random.Generator) -> str:
 
 
 def drawn(word: str, font: Path, chance: np.random.Generator) -> tuple[np.ndarray, int]:
-    """A word as grey values in -1 .. 1 of shape (64, 256), and how many columns it fills."""
+    """A word as grey values in -1 .. 1 of shape (64, 192), and how many columns it fills."""
     from PIL import Image, ImageDraw, ImageFont
 
     letters = ImageFont.truetype(str(font), int(chance.integers(24, 56)))
@@ -166,7 +166,7 @@ def words(count: int, use: str, seed: int) -> tuple[Tensor, Tensor, Tensor, Tens
         raise missing("Pillow", "pip install pillow") from None
     chance, known, files = np.random.default_rng(seed), dictionary(), fonts(use)
     rest = known[::5] if use == "judge" else [w for i, w in enumerate(known) if i % 5]  # words that were not taught
-    images, labels = np.empty((count, 1, HEIGHT, WIDTH), np.float32), torch.full((count, 10), -100)
+    images, labels = np.empty((count, 1, HEIGHT, WIDTH), np.float32), torch.full((count, 8), -100)
     frames, lengths = torch.empty(count, dtype=torch.long), torch.empty(count, dtype=torch.long)
     for i in range(count):
         word = spoken(rest[chance.integers(len(rest))], chance)
@@ -187,7 +187,7 @@ def task(teach: int, judge: int) -> lt.Task:
         metrics=scores,
         targets=3,
         class_dim=-1,
-        batch_size=32,
+        batch_size=16,
     )
 
 

@@ -52,11 +52,20 @@ def _pair(name, seed=2):
     return _logits(seed, *shape), _logits(seed + 1, *shape)
 
 
+def _contrast(student, teacher, sharpness=0.1):
+    """By hand: the own one among all, by torch.distributions, in both directions."""
+    s, t = (x.flatten(1) / x.flatten(1).norm(dim=1, keepdim=True) for x in (student, teacher))
+    alike, own = s @ t.T / sharpness, torch.arange(len(s))
+    return -float((Categorical(logits=alike).log_prob(own) + Categorical(logits=alike.T).log_prob(own)).mean()) / 2
+
+
 @pytest.mark.parametrize("name", losses.names())
 class TestEveryLoss:
     def test_is_zero_where_student_and_teacher_agree(self, name):
+        """But for CRD, whose value there is that of the teacher's own embeddings."""
         outputs, _ = _pair(name)
-        assert float(_call(name, outputs, outputs.clone())) == pytest.approx(0, abs=1e-12)
+        least = _contrast(outputs, outputs) if name == "crd" else 0
+        assert float(_call(name, outputs, outputs.clone())) == pytest.approx(least, abs=1e-12)
 
     def test_is_positive_where_they_differ(self, name):
         assert float(_call(name, *_pair(name))) > 1e-3
@@ -75,7 +84,7 @@ class TestEveryLoss:
         assert after.item() < before.item()
 
 
-@pytest.mark.parametrize("name", [n for n in losses.names() if n not in ("rkd", "dkd")])
+@pytest.mark.parametrize("name", [n for n in losses.names() if n not in ("rkd", "dkd", "crd")])
 def test_is_the_mean_over_the_batch(name):
     student, teacher = _pair(name)
     halves = (_call(name, student[:3], teacher[:3]) + _call(name, student[3:], teacher[3:])) / 2
@@ -120,6 +129,30 @@ def test_rkd_by_brute_force():
     assert float(losses.RKD()(s, t)) == pytest.approx(float(huber(ds, dt) + 2 * huber(cs, ct)), rel=1e-5)
 
 
+def test_crd_by_hand():
+    s, t = _logits(5, 4, 3), _logits(6, 4, 3)
+    assert float(losses.CRD(sharpness=0.5)(s, t)) == pytest.approx(_contrast(s, t, 0.5))
+
+
+def test_mse_by_torch_distributions():
+    """The log density of a normal of variance 1/2 is minus the squared difference, but for a constant."""
+    s, t = _logits(5, 4, 3), _logits(6, 4, 3)
+    normal = torch.distributions.Normal(t, 0.5**0.5)
+    assert torch.allclose(losses.MSE()(s, t), (normal.log_prob(t) - normal.log_prob(s)).mean())
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_a_temperature_is_given_to_those_that_have_one(name):
+    loss = losses.get(name, temperature=3.0)
+    assert getattr(loss, "temperature", None) == (3.0 if name in ("kl", "dkd") else None)
+
+
+def test_rkd_of_equal_examples_has_a_gradient():
+    same = torch.ones(4, 3, requires_grad=True)
+    losses.RKD()(same, torch.randn(4, 3)).backward()
+    assert torch.isfinite(same.grad).all()
+
+
 def _net(width):
     torch.manual_seed(width)
     stages = [("one", torch.nn.Conv2d(1, width, 3)), ("two", torch.nn.Conv2d(width, width, 3))]
@@ -162,6 +195,98 @@ def test_the_hints_map_is_learned_along_and_dropped():
     lesson = Lesson(_net(3), _net(8), lt.Task(train=(x, y), valid=(x, y)), {"hint": 1.0})
     assert [tuple(p.shape) for p in lesson.maps.parameters()] == [(8, 3), (8, 3)]
     assert Lesson(_net(3), _net(3), lt.Task(train=(x, y), valid=(x, y)), {"attention": 1.0}).maps is None
+
+
+def test_hints_with_and_without_a_learned_projection():
+    x, y = torch.randn(8, 1, 6, 6), torch.randint(3, (8,))
+    task = lt.Task(train=(x, y), valid=(x, y))
+
+    def maps(width, projection):
+        hint = losses.Hint(projection=projection)
+        return Lesson(_net(width), _net(8), task, {"hint": (1.0, hint)}).maps
+
+    assert [len(list(maps(8, p).parameters())) for p in ("auto", "always")] == [0, 2]
+    assert maps(8, "never") is None
+    with pytest.raises(UsageError, match="shape"):
+        lt.distill(_net(3), _net(8), task, losses={"hint": (1.0, losses.Hint("never"))}, epochs=1, progress=False)
+
+
+def test_a_loss_of_ones_own_is_a_function():
+    x, y = torch.randn(8, 3), torch.randint(4, (8,))
+    teacher, student = torch.nn.Linear(3, 4), torch.nn.Linear(3, 4)
+    task = Task(train=(x, y), valid=(x, y))
+    lesson = Lesson(student, teacher, task, {"mine": (0.5, lambda s, t: (s - t).abs().mean())})
+    assert torch.allclose(lesson(student, Batch((x,), y)), 0.5 * (student(x) - teacher(x)).abs().mean())
+
+
+def test_several_teachers_pull_towards_the_mean_of_their_probabilities():
+    x, y = torch.randn(8, 3), torch.randint(4, (8,))
+    first, second, student = (torch.nn.Linear(3, 4) for _ in range(3))
+    task = Task(train=(x, y), valid=(x, y))
+    lesson = Lesson(student, [first, second], task, {"kl": 1.0}, 2.0, shares=[3, 1])
+    mine = torch.autograd.grad(lesson(student, Batch((x,), y)), list(student.parameters()))
+    mean = 0.75 * torch.softmax(first(x) / 2, 1) + 0.25 * torch.softmax(second(x) / 2, 1)
+    theirs = torch.autograd.grad(KL(2.0)(student(x), 2 * mean.log().detach()), list(student.parameters()))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_several_teachers_by_their_features():
+    x, y = torch.randn(32, 1, 6, 6), torch.randint(3, (32,))
+    task, seen = lt.Task(train=(x, y), valid=(x, y)), []
+    how = {"epochs": 6, "lr": 1e-2, "progress": False, "on_epoch": lambda e, s: seen.append(s["loss"])}
+    lt.distill(_net(3), [_net(8), _net(5)], task, losses={"hint": 1.0, "kl": 1.0}, teacher_weights=[1, 2], **how)
+    assert seen[-1] < seen[0]
+
+
+@pytest.mark.parametrize("target", ["module", "graph"])
+def test_after_a_cut_the_pairs_follow_from_the_plan(target):
+    """The student's channels are compared with just those of the teacher's that were kept; no map is learned."""
+    x, y = torch.randn(16, 1, 6, 6), torch.randint(3, (16,))
+    dense = _net(8)
+    pruned = lt.prune_neurons(dense, x[:2], ratio=0.5, target=target)
+    task = lt.Task(train=(x, y), valid=(x, y))
+    lesson = Lesson(pruned.model, dense, task, {"hint": 1.0}, plan=pruned.plan)
+    assert [p[:2] for p in lesson.pairs[0]] == [("one", "one"), ("two", "two")]
+    assert [list(p.kept) for p in lesson.pairs[0]] == [pruned.plan.kept[f"{n}.weight"][0] for n in ("one", "two")]
+    assert not list(lesson.maps.parameters())
+    with lesson.open():
+        found = lesson(pruned.model, Batch((x,), y))
+    mine, theirs = _features(pruned.model, x), _features(dense, x)
+    gaps = [torch.nn.functional.mse_loss(mine[p.student], theirs[p.teacher][:, list(p.kept)]) for p in lesson.pairs[0]]
+    assert torch.allclose(found, torch.stack(gaps).mean(), atol=1e-6)
+    before = pruned.model(x)
+    lt.distill(pruned, dense, task, losses={"hint": 1.0}, epochs=2, progress=False)
+    assert not torch.equal(before, pruned.model(x))  # it learned, and runs as before
+
+
+def _features(net, x):
+    """By the parameters' names, so that it works for a rebuilt graph too."""
+    state = net.state_dict()
+    one = torch.nn.functional.conv2d(x, state["one.weight"], state["one.bias"])
+    return {"one": one, "two": torch.nn.functional.conv2d(one, state["two.weight"], state["two.bias"])}
+
+
+class _Tagger(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = torch.nn.Linear(4, 8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+
+
+def test_pairs_of_a_plan_with_sequences_have_their_channels_last():
+    dense, x = _Tagger(), torch.randn(6, 5, 4)
+    pruned = lt.prune_neurons(dense, x[:2], ratio=0.5)
+    task = lt.Task(train=(x, torch.randint(3, (6, 5))), valid=(x, torch.randint(3, (6, 5))), class_dim=-1)
+    lesson = Lesson(pruned.model, dense, task, {"hint": 1.0}, plan=pruned.plan)
+    assert [(p.student, p.last) for p in lesson.pairs[0]] == [("a", True), ("b", True)]
+    lt.distill(pruned, dense, task, losses={"hint": 1.0, "kl": 1.0}, epochs=1, progress=False)
+
+
+def test_a_plan_of_another_network_says_nothing():
+    pruned = lt.prune_neurons(_net(8), torch.randn(2, 1, 6, 6), ratio=0.5)
+    assert [p.kept for p in read_taps(pruned.model, _net(6), None, pruned.plan)] == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ class Lesson:
         self._teacher_taps = [
             Taps(t, [p.teacher for p in pairs]) for t, pairs in zip(self.teachers, self.pairs, strict=True)
         ]
-        mapping = [p.projection for p in self.features.values() if isinstance(p, Hint)]
+        mapping = [_projection(p) for p in self.features.values()]
         self.maps = self._make_maps(student, "always" in mapping) if set(mapping) - {"never"} else None
 
     @property
@@ -187,7 +187,7 @@ class Lesson:
 
     def _compared(self, part: DistillationLoss, teacher: int, i: int, mask: Tensor | None) -> Tensor:
         mine, theirs = self._features(teacher, self.pairs[teacher][i])
-        if self.maps is not None and isinstance(part, Hint) and part.projection != "never":
+        if self.maps is not None and _projection(part) != "never":
             mine = self.maps[teacher](i, mine)
         if mask is None or mine.ndim != 3 or mine.shape[2:] != mask.shape[1:]:
             return part(mine, theirs)
@@ -202,6 +202,10 @@ class Lesson:
         if last and mine.ndim > 2:
             mine, theirs = mine.movedim(-1, 1), theirs.movedim(-1, 1)
         return mine, pair.of_teacher(theirs)
+
+
+def _projection(part: DistillationLoss) -> str:
+    return getattr(part, "projection", "never")
 
 
 def _labels(batch: Batch) -> Tensor:

@@ -12,6 +12,18 @@ from luthier.distillation.losses import Sees
 from luthier.errors import UsageError, unknown
 
 
+def read_projection(name: str) -> str:
+    """When a map over the student's channels is learned along: "auto" (where widths differ), "always" or "never".
+
+    Raises:
+        UsageError: another word.
+    """
+    known = ("auto", "always", "never")
+    if name not in known:
+        raise unknown("projection", str(name), known)
+    return name
+
+
 @dataclass(frozen=True)
 class Hint:
     """Mean squared difference of features, where widths differ after a linear map that is learned along.
@@ -37,9 +49,7 @@ class Hint:
     sees: ClassVar[Sees] = "features"
 
     def __post_init__(self) -> None:
-        known = ("auto", "always", "never")
-        if self.projection not in known:
-            raise unknown("projection", str(self.projection), known)
+        read_projection(self.projection)
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See :class:`luthier.distillation.losses.DistillationLoss`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -57,10 +59,19 @@ def test_where_nothing_is_noisy_the_best_is_the_best_measurement(algorithm, seed
 
 
 def test_few_trials_and_flat_ones_say_nothing():
-    assert _posterior(_measured(0.5, 0, 11)) is None
+    assert _posterior(_measured(0.5, 0, 19)) is None
     rows = np.random.default_rng(0).random((30, 3))
     assert posterior(ENCODING, rows, np.zeros(30)) is None
     assert posterior(ENCODING, rows, np.full(30, 7.0)) is None
+
+
+@pytest.mark.parametrize("seed", [5, 8, 27, 36])
+def test_what_may_be_noise_or_may_be_waves_is_no_noise_yet(seed):
+    """The likeliest process has noise in it, but one without explains the trials nearly as well."""
+    rng = np.random.default_rng(seed)
+    drawn = [SPACE.draw(rng) for _ in range(20)]
+    waves = np.array([math.sin(15 * p["x"]) + math.cos(11 * p["y"]) for p in drawn])
+    assert posterior(ENCODING, np.array([ENCODING.rows(p) for p in drawn]), waves) is None
 
 
 def test_the_best_is_truly_better_than_the_luckiest():

@@ -13,7 +13,7 @@ from luthier.search._threads import OneThread
 from luthier.search.bayes import kernel, optimise, warp
 from luthier.search.bayes.fit import Data, Evidence, Process
 
-FEWEST = 12
+FEWEST = 20
 _FITTED = 96
 _MOST = 384
 _QUIET = 1e-4  # noise variance below which there is none to speak of; the results have variance 1
@@ -51,7 +51,7 @@ def posterior(encoding: Encoding, rows: Array, losses: Array) -> Posterior | Non
         losses: what they gave, to be minimised, finite, shape (n,).
 
     Returns:
-        None too where there are fewer than 12 trials, or fewer than two per dimension.
+        None too where there are fewer than 20 trials, or fewer than two per dimension.
     """
     if len(losses) < max(FEWEST, 2 * len(encoding)):
         return None

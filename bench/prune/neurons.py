@@ -30,7 +30,8 @@ from luthier.train import recalibrate
 
 HERE = Path(__file__).parent
 NEUTRAL = "uniform"  # the allocation under which criteria are compared
-BEST = ("fisher", "l2")  # the criteria under which allocations are compared
+DEFAULT = importance.AUTO[0]
+BEST = ("l2", "fisher")  # the criteria under which allocations are compared
 
 
 class Bench:
@@ -112,20 +113,22 @@ class Bench:
     def run(self, kept: float) -> None:
         """All cells of a column."""
         at = f"{kept:g}|{self.seed}"
-        for name in importance.names():
-            self.cells(f"criterion|{name}|{at}", lambda name=name: self.row(self.pruned(name, NEUTRAL, kept)))
+
+        def cell(kind: str, criterion: str, allocation: str, distil: bool = False) -> None:
+            self.cells(f"{kind}|{at}", lambda: self.row(self.pruned(criterion, allocation, kept), distil))
+
+        cell("default|auto, sensitivity, distilled", DEFAULT, "sensitivity", distil=True)
+        cell("default|auto, sensitivity, fine-tuned", DEFAULT, "sensitivity")
         for name in theirs():
             self.cells(f"Torch-Pruning|{name}|{at}", lambda name=name: self.row(self.torch_pruned(name, kept)))
-        default = lambda: self.pruned(importance.AUTO[0], "sensitivity", kept)  # noqa: E731
-        self.cells(f"default|auto, sensitivity, fine-tuned|{at}", lambda: self.row(default()))
-        self.cells(f"default|auto, sensitivity, distilled|{at}", lambda: self.row(default(), distil=True))
+        self.cells(f"small dense|trained|{at}", lambda: self.small(kept, False))
+        self.cells(f"small dense|distilled|{at}", lambda: self.small(kept, True))
         for criterion in BEST:
             for name in allocation_names():
                 if name != "threshold":
-                    row = lambda c=criterion, a=name: self.row(self.pruned(c, a, kept))  # noqa: E731
-                    self.cells(f"allocation|{criterion}, {name}|{at}", row)
-        self.cells(f"small dense|trained|{at}", lambda: self.small(kept, False))
-        self.cells(f"small dense|distilled|{at}", lambda: self.small(kept, True))
+                    cell(f"allocation|{criterion}, {name}", criterion, name)
+        for name in importance.names():
+            cell(f"criterion|{name}", name, NEUTRAL)
 
     def small(self, kept: float, distil: bool) -> dict:
         """A narrower network from the start, for as many epochs as the dense one's training and the recovery had."""

@@ -83,13 +83,24 @@ def test_the_map_as_a_picture():
     assert "▒▒  0.500" in text
 
 
-def test_sensitivity_takes_from_each_what_hurts_equally():
-    analysis = analyse(chain(100, 100), torch.zeros(1, 4))
-    scores = {"0": torch.arange(100.0), "2": torch.arange(100.0)}
+def test_sensitivity_takes_what_hurts_least_for_what_it_saves():
+    """Against every pair of shares that saves as much."""
+    analysis = analyse(chain(100, 60), torch.zeros(1, 4))
+    scores = {"0": torch.arange(100.0), "2": torch.arange(60.0)}
     found = SensitivityMap((0.5, 0.9), {"0": (0.1, 0.9), "2": (0.5, 0.9)}, 1.0)
-    keep = allocate(analysis, scores, Sensitivity(found), ratio=0.3)
-    # rises are 0.2 r and 1.0 r up to a half: equal rises and r0 + r2 = 0.6 give r0 = 0.5, r2 = 0.1
-    assert (len(keep["0"]), len(keep["2"])) == (50, 90)
+    keep = allocate(analysis, scores, Sensitivity(found), ratio=0.4)
+    mine = 1 - len(keep["0"]) / 100, 1 - len(keep["2"]) / 60
+    saved = allocations.savings(analysis.groups, lambda keep: cost.macs(analysis, keep))
+    assert saved == {"0": pytest.approx(6400), "2": pytest.approx(6180)}
+
+    def pain(r0, r2):
+        return found.rise("0", r0) + found.rise("2", r2) - 0.3 * (np.log1p(-r0) + np.log1p(-r2))
+
+    assert abs(100 * mine[0] + 60 * mine[1] - 64) <= 1
+    enough = saved["0"] * mine[0] + saved["2"] * mine[1]
+    grid = np.linspace(0, 0.98, 99)
+    pairs = [(a, b) for a in grid for b in grid if saved["0"] * a + saved["2"] * b >= enough]
+    assert pain(*mine) <= min(pain(*p) for p in pairs) + 0.01
     with pytest.raises(UsageError, match="needs a map"):
         allocate(analysis, scores, "sensitivity", ratio=0.3)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +39,7 @@ __all__ = [
     "names",
     "needs_map",
     "ratios",
+    "savings",
     "step_of",
 ]
 
@@ -55,7 +56,8 @@ class Request:
         scores: group name -> scores [group size].
         ratios: group name -> the share of it that should go, 0 to 1.
         threshold: scores below it should go; None where ratios rule.
-        sensitivity: what the removal of each group costs, where it was measured.
+        sensitivity: what the removal of each group does, where it was measured.
+        savings: group name -> how much of the cost each share of it saves; where none is known, all alike.
     """
 
     groups: tuple[Group, ...]
@@ -63,6 +65,7 @@ class Request:
     ratios: Mapping[str, float]
     threshold: float | None = None
     sensitivity: SensitivityMap | None = None
+    savings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def active(self) -> list[Group]:
@@ -200,13 +203,22 @@ def allocate(
     groups = tuple(g for g in analysis.all_groups if g.name in scores)
     chosen = get("threshold" if threshold is not None and method == "uniform" else method)
 
+    limits = Budget.of(analysis, budget or {"macs": 0.5}, costs or {})
+    saved = savings(groups, limits.used) if getattr(chosen, "needs_map", False) else {}
+
     def request(share: Ratio) -> Request:
-        return Request(groups, scores, ratios(groups, share), threshold, sensitivity)
+        return Request(groups, scores, ratios(groups, share), threshold, sensitivity, saved)
 
     if budget is None:
         asked = request(ratio if ratio is not None else 0.0)
         return _pick(asked, _rounded(groups, chosen.widths(asked), rounding))
-    return _to_budget(Budget.of(analysis, budget, costs or {}), chosen, request, rounding)
+    return _to_budget(limits, chosen, request, rounding)
+
+
+def savings(groups: Iterable[Group], cost: Cost) -> dict[str, float]:
+    """How much of a cost goes with a group, from what goes with half of it while the others are whole."""
+    dense = cost({})
+    return {g.name: (dense - cost({g.name: range(g.size - g.size // 2)})) * g.size / (g.size // 2) for g in groups}
 
 
 def _to_budget(budget: Budget, chosen: Any, request: Callable[[Ratio], Request], rounding: Rounding) -> Keep:

@@ -57,7 +57,7 @@ class Budget:
 
     def used(self, keep: KeepByName) -> float:
         """The cost as a share of its limit, the largest of all; at most 1 is within."""
-        return max(self.costs[name](keep) / limit for name, limit in self.limits.items())
+        return max(self.costs[name](keep) / max(limit, 1e-12) for name, limit in self.limits.items())
 
     def shares(self, keep: KeepByName) -> dict[str, float]:
         """Each cost as a share of the dense network's."""

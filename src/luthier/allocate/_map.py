@@ -22,7 +22,7 @@ from luthier.model.groups import Group
 
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 _SHADES = " ░▒▓█"
-_FAR = 10.0  # how much worse than anything measured it is taken to be when a group goes altogether
+_FAR = 3.0  # how much worse than anything measured it is taken to be when a group goes altogether
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class SensitivityMap:
 
     Example:
         >>> m = SensitivityMap((0.5, 0.9), {"a": (0.1, 0.3), "b": (0.0, 0.1)}, 1.0)
-        >>> m.rise("a", 0.7), m.ratio("a", 0.1)
-        (0.2, 0.5)
+        >>> round(m.rise("a", 0.7), 3)
+        0.2
     """
 
     ratios: tuple[float, ...]
@@ -48,22 +48,9 @@ class SensitivityMap:
 
     def rise(self, name: str, ratio: float) -> float:
         """The rise at a ratio, by interpolation; never falling with the ratio."""
-        return float(np.interp(ratio, *self._curve(name)))
-
-    def ratio(self, name: str, rise: float) -> float:
-        """The largest ratio whose rise is at most this."""
-        ratios, rises = self._curve(name)
-        return float(np.interp(rise, rises, ratios))
-
-    @property
-    def most(self) -> float:
-        """The rise at which everything goes."""
-        return _FAR * max([1e-9, *(max(r) for r in self.rises.values())])
-
-    def _curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        ratios = np.array([0.0, *self.ratios, 1.0])
-        steps = 1e-9 * self.most * ratios  # tells equal rises apart
-        return ratios, np.maximum.accumulate([0.0, *self.rises[name], self.most]) + steps
+        ratios = [0.0, *self.ratios, 1.0]
+        rises = np.maximum.accumulate([0.0, *self.rises[name], _FAR * max(1e-9, *self.rises[name])])
+        return float(np.interp(ratio, ratios, rises))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -94,15 +94,12 @@ class Plans:
         Raises:
             BudgetError: not even the largest ratio does.
         """
+        largest = dict.fromkeys(self.line.families, max_ratio)
         for slack in (_SAFE, 1.0):
-            for ratio in np.linspace(0.05, max_ratio, 35):
-                found = self.spread(float(ratio), max_ratio)
-                if self._meets(found, slack):
-                    return found
-        costs = self.costs(dict.fromkeys(self.line.families, max_ratio))
-        missed = next((n for n, limit in self.budget.costs.items() if costs[n] > limit), None)
-        if missed is None:
-            return dict.fromkeys(self.line.families, max_ratio)
+            if self._meets(largest, slack):
+                return self._smallest(largest, slack)
+        costs = self.costs(largest)
+        missed = next(n for n, limit in self.budget.costs.items() if costs[n] > limit)
         reached = self.table.latency[0] if missed == "latency" else costs[missed]
         raise BudgetError(
             f"the budget for {missed} cannot be met",
@@ -112,9 +109,21 @@ class Plans:
             fix=f"--budget {missed}={min(max(reached * 1.2, 0.02), 1.0):.2f} or more, or a larger latency batch size",
         )
 
-    def spread(self, ratio: float, max_ratio: float) -> dict[str, float]:
-        """Stage -> ratio, for a share of all widths together."""
-        return {family: min(share, max_ratio) for family, share in self.line.balanced(ratio).items()}
+    def _smallest(self, largest: dict[str, float], slack: float) -> dict[str, float]:
+        """By bisection on the MACs left; the largest cut where no balanced one meets the budget."""
+        best, low, high = largest, self.costs(largest)["macs"], 1.0
+        for _ in range(8):
+            middle = (low + high) / 2
+            try:
+                found = {f: min(share, largest[f]) for f, share in self.line.balanced(middle).items()}
+            except BudgetError:
+                low = middle
+                continue
+            if self._meets(found, slack):
+                best, low = found, middle
+            else:
+                high = middle
+        return best
 
 
 def name_of(family: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier import importance
-from luthier.allocate import Request, Rounding, SensitivityMap, allocate, families, measure_map, needs_map
-from luthier.allocate.sensitivity import Sensitivity
+from luthier.allocate import Rounding, SensitivityMap, allocate, families, measure_map, needs_map
 from luthier.batch import outputs_of
 from luthier.checkpoint import seeded
 from luthier.compression.settings import digest
@@ -133,17 +133,24 @@ class Line:
             data=digest(*(t for pair in held_out for t in pair if isinstance(t, Tensor))),
         )
 
-    def balanced(self, ratio: float) -> dict[str, float]:
-        """Stage -> share to remove, so that all widths together lose this share where it hurts least."""
-        if self.sensitivity is None:
-            return dict.fromkeys(self.families, ratio)
-        request = Request(tuple(self.analysis.groups), {}, dict.fromkeys(self._sizes, ratio), None, self.sensitivity)
-        widths = Sensitivity().widths(request)
-        return {f: 1 - sum(widths[a] for a in m) / sum(self._sizes[a] for a in m) for f, m in self.families.items()}
+    def balanced(self, macs: float) -> dict[str, float]:
+        """Stage -> share to remove, so that about this share of the MACs is left, spread as the allocation says.
 
-    @cached_property
-    def _sizes(self) -> dict[str, int]:
-        return {g.name: g.size for g in self.analysis.groups}
+        Raises:
+            BudgetError: even the least widths cost more.
+        """
+        with warnings.catch_warnings(action="ignore"):  # of steps that are coarse
+            keep = allocate(
+                self.analysis,
+                self.scores("auto"),
+                self.allocate,
+                budget={"macs": macs},
+                rounding=Rounding(multiple=self.multiple),
+                sensitivity=self.sensitivity,
+            )
+        sizes = {g.name: g.size for g in self.analysis.groups}
+        left = {name: len(keep.get(name, range(size))) for name, size in sizes.items()}
+        return {f: 1 - sum(left[a] for a in m) / sum(sizes[a] for a in m) for f, m in self.families.items()}
 
     def keep(self, by_family: Mapping[str, float], criterion: str) -> Keep:
         """What is kept of every axis, by a criterion."""

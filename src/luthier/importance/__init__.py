@@ -35,7 +35,7 @@ from luthier.importance._axes import producing_rows, sum_over_axis
 from luthier.importance._batches import gather, mean_loss
 from luthier.importance._criterion import WITH_LOSS, Criterion, Evidence, Needs, Own
 from luthier.importance._gradients import Curvature, Gates, Gradients
-from luthier.importance._layers import Covariances, InputNorms
+from luthier.importance._layers import Covariances, InputNorms, second_moments
 from luthier.keys import Key
 from luthier.model import Analysis, axes
 from luthier.model.groups import Group
@@ -52,12 +52,13 @@ __all__ = [
     "names",
     "score",
     "score_many",
+    "second_moments",
     "weigh",
     "weight_scores",
 ]
 
 Kind = str | Criterion | Callable[[Evidence], Tensor]
-AUTO = ("fisher", "l2")
+AUTO = ("l2", "l2")
 """What "auto" stands for: with data and a loss, and without (see bench/prune/README.md)."""
 
 

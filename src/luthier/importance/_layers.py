@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from luthier.errors import UsageError
+from luthier.importance._batches import gather
 from luthier.model.trace import Inputs
 
 Hook = Callable[[nn.Module, tuple[Any, ...]], None]
@@ -96,10 +97,14 @@ class Covariances:
     """Second moments E[x x'] of what each row of a layer's weight multiplies; float64, features squared numbers each.
 
     For convolutions x is a patch. Three-dimensional and transposed ones are left out.
+
+    Args:
+        model: the network.
+        constant: whether x ends with a 1, so that the means are among the moments.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.watched = _Watched(model)
+    def __init__(self, model: nn.Module, constant: bool = False) -> None:
+        self.watched, self.constant = _Watched(model), constant
 
     def see(self, inputs: Inputs, target: Any) -> None:
         self.watched.watch(inputs, self._hook)
@@ -108,6 +113,8 @@ class Covariances:
         def look(layer: nn.Module, args: tuple[Any, ...]) -> None:
             patches = patches_of(layer, args[0].detach())
             if patches is not None:
+                if self.constant:
+                    patches = torch.cat([patches, torch.ones_like(patches[:, :1])], 1)
                 self.watched.add(name, patches @ patches.transpose(1, 2), patches.shape[2])
 
         return look
@@ -115,6 +122,17 @@ class Covariances:
     def result(self) -> dict[str, Tensor]:
         """Weight name -> [groups, features, features]."""
         return {_weight_of(name): mean for name, mean in self.watched.means().items()}
+
+
+def second_moments(model: nn.Module, data: Iterable[Any]) -> dict[str, Tensor]:
+    """E[x x'] of what the rows of each layer's weight multiply, with a 1 at the end.
+
+    Returns:
+        weight name -> [groups, features + 1, features + 1], float64.
+    """
+    statistic = Covariances(model, constant=True)
+    gather(model, data, [statistic])
+    return statistic.result()
 
 
 def patches_of(layer: Any, x: Tensor) -> Tensor | None:

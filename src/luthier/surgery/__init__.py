@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from luthier import importance
-from luthier.allocate import Allocation, Ratio, Rounding
+from luthier.allocate import Allocation, Cost, Ratio, Rounding, SensitivityMap, measure_map, needs_map
 from luthier.allocate import allocate as allocate_widths
 from luthier.errors import CheckError, UsageError, unknown
 from luthier.importance import Criterion, Evidence
+from luthier.measure.table import Predictor, Table
+from luthier.measure.widths import multiple_for
 from luthier.model import Analysis, Rebuilt, analyse
 from luthier.model.cost import KeepByName
 from luthier.surgery.blueprint import Attributes, Blueprint
 from luthier.surgery.compensate import compensate as fold_means
 from luthier.surgery.cut import cut_program, rebuild, slice_state
 from luthier.surgery.depth import Branch, branch_scores, branches, drop_branches
+from luthier.surgery.latency import Keep, to_latency
 from luthier.surgery.module import apply, attempts, attributes, cut_module
 from luthier.surgery.part import inside, part_of, with_part
 from luthier.surgery.plan import Plan, make_plan
 from luthier.surgery.pruned import Pruned
+from luthier.surgery.reconstruct import reconstruct
 from luthier.surgery.verify import Proof, demand, faithful, same_module, verify
 
 __all__ = [
@@ -38,6 +43,8 @@ __all__ = [
     "prune_neurons",
     "verify",
 ]
+
+_COMPENSATIONS = {"mean": fold_means, "least_squares": reconstruct}
 
 
 def cut(model: nn.Module, analysis: Analysis, keep: KeepByName, *, target: str = "auto", check: bool = True) -> Pruned:
@@ -124,7 +131,7 @@ def prune_neurons(
     criterion: str | Criterion | Callable[[Evidence], Tensor] = "l2",
     allocate: str | Allocation = "uniform",
     protect: Sequence[str] = (),
-    multiple: int = 1,
+    multiple: int | str = 1,
     minimum: int = 1,
     data: Iterable[Any] | None = None,
     loss: str | Callable[[Any, Any], Tensor] | None = None,
@@ -133,6 +140,7 @@ def prune_neurons(
     part: str | None = None,
     target: str = "auto",
     seed: int = 0,
+    costs: Mapping[str, Cost] | None = None,
 ) -> Pruned:
     """Removes whole neurons, channels and heads, and proves that what is left computes what it did.
 
@@ -141,20 +149,23 @@ def prune_neurons(
         inputs: example inputs: a tensor, a tuple of arguments, or a dict of keyword arguments.
         ratio: the share that goes from every free axis, or shares by pattern of group names.
         threshold: instead: whatever scores below it goes.
-        budget: instead: the share of "macs" or "params" that may be left.
+        budget: instead: the share of "macs", "params", "bytes" or "latency" that may be left; latency is ONNX
+            Runtime's on the example inputs, predicted from measured layers, then measured and corrected.
         criterion: what is unimportant: a name (see ``luthier methods``), an object, or a function of your own.
         allocate: how much goes where.
         protect: names of modules whose output width stays; the model's own outputs always stay.
-        multiple: widths become multiples of it.
+        multiple: widths become multiples of it; "auto" is what measurements say that this machine's runtime likes.
         minimum: the least number of indices that stay of each group.
         data: batches of (inputs, target), where the criterion needs them.
         loss: of (output, target), where the criterion needs it.
-        compensate: "mean" folds the removed units' mean output over ``data`` into the consumers' biases.
+        compensate: "mean" folds the removed units' mean output over ``data`` into the consumers' biases;
+            "least_squares" re-fits the consumers' weights to what they computed before.
         head_dim: cut the size of attention heads as well as their number.
         part: cut only this sub-module, by a criterion that looks at weights alone; for models that cannot be
             captured whole. Names in the plan, and patterns of ``ratio``, are then the part's own.
         target: "module", "graph" or "auto".
         seed: for criteria that draw.
+        costs: further costs that a budget may name: functions from what stays to a number.
 
     Returns:
         the new model with its plan, coverage and proofs.
@@ -175,8 +186,8 @@ def prune_neurons(
           (2): Linear(in_features=4, out_features=2, bias=True)
         )
     """
-    if compensate not in (None, "mean"):
-        raise UsageError("unknown compensation", expected="None or 'mean'", got=repr(compensate))
+    if compensate is not None and compensate not in _COMPENSATIONS:
+        raise unknown("compensation", compensate, _COMPENSATIONS)
     whole = model
     if part is not None:
         _names_exist(model, protect)
@@ -187,16 +198,57 @@ def prune_neurons(
     analysis = analyse(model, inputs, protect)
     groups = [g for g in analysis.all_groups if g.default or (head_dim and "head size" in g.roles)]
     scores = importance.score(analysis, criterion, data, loss, groups=groups, seed=seed)
-    rounding = Rounding(multiple, minimum)
-    keep = allocate_widths(
-        analysis, scores, allocate, ratio=ratio, threshold=threshold, budget=budget, rounding=rounding
+    rounding = Rounding(multiple_for(analysis, multiple), minimum)
+    found = _map(analysis, scores, data, loss) if needs_map(allocate) else None
+    allocated = partial(
+        allocate_widths,
+        analysis,
+        scores,
+        allocate,
+        ratio=ratio,
+        threshold=threshold,
+        rounding=rounding,
+        sensitivity=found,
     )
+    if budget is not None and "latency" in budget and "latency" not in (costs or {}):
+        keep = _timed(analysis, budget, costs or {}, allocated)
+    else:
+        keep = allocated(budget=budget, costs=costs)
     pruned = cut(model, analysis, keep, target=target)
     if compensate is not None:
-        fold_means(pruned.model, analysis, pruned.plan, data)
+        _COMPENSATIONS[compensate](pruned.model, analysis, pruned.plan, data)
     if part is None:
         return pruned
     return replace(pruned, model=with_part(whole, part, pruned.model), part=part)
+
+
+def _map(analysis: Analysis, scores: Mapping[str, Tensor], data: Any, loss: Any) -> SensitivityMap:
+    """What the removal of each group does to the loss over the data."""
+    if data is None or loss is None:
+        raise UsageError(
+            "allocate='sensitivity' needs data= and loss=",
+            expected="batches of (inputs, target), and a loss",
+            fix="pass both, or a map: allocate=Sensitivity(measure_map(...))",
+        )
+    if isinstance(data, Iterator):
+        raise UsageError("allocate='sensitivity' goes through the data many times", expected="a loader or a list")
+    return measure_map(analysis, scores, lambda model: importance.mean_loss(model, data, loss))
+
+
+def _timed(
+    analysis: Analysis, budget: Mapping[str, float], costs: Mapping[str, Cost], allocated: Callable[..., Keep]
+) -> Keep:
+    """What stays for a budget of latency, which only a measurement can confirm."""
+    table = Table.here()
+    known = {**costs, "latency": Predictor(analysis, table)}
+    keep = to_latency(
+        analysis,
+        budget["latency"],
+        lambda aim: allocated(budget={**budget, "latency": aim}, costs=known),
+        lambda tried: cut(analysis.model, analysis, tried, check=False).model,
+    )
+    table.save()
+    return keep
 
 
 def _names_exist(model: nn.Module, names: Sequence[str]) -> None:

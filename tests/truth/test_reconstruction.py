@@ -1,0 +1,51 @@
+"""Least squares after a cut, against NumPy's."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import luthier as lt
+from luthier.errors import UsageError
+
+
+def test_linear_consumers_are_least_squares():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)).double()
+    x = torch.randn(400, 6).double()
+    pruned = lt.prune_neurons(model, x, ratio=0.5, data=[x[:150], x[150:]], compensate="least_squares")
+    kept = pruned.plan.groups["0"]
+    with torch.no_grad():
+        hidden = model[1](model[0](x)).numpy()
+        wanted = model(x).numpy()
+        known = np.c_[hidden[:, kept], np.ones(len(x))]
+        best, *_ = np.linalg.lstsq(known, wanted, rcond=None)
+        mine = pruned.model(x).numpy()
+        plain = lt.prune_neurons(model, x, ratio=0.5).model(x).numpy()
+        floor = ((known @ best - wanted) ** 2).mean()
+    assert floor <= ((mine - wanted) ** 2).mean() <= 1.01 * floor
+    assert ((plain - wanted) ** 2).mean() > 1.15 * floor
+
+
+def test_convolutions_are_refitted_too_and_obs_foresees_the_error():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1, stride=2), nn.Flatten())
+    model = nn.Sequential(model, nn.Linear(36, 3)).double()
+    x = torch.randn(40, 2, 7, 7).double()
+    errors = {}
+    for compensate in (None, "mean", "least_squares"):
+        pruned = lt.prune_neurons(
+            model, x, ratio={"0.0": 0.5}, criterion="obs", data=[x[:20], x[20:]], compensate=compensate
+        )
+        with torch.no_grad():
+            errors[compensate] = float((pruned.model[0](x) - model[0](x)).square().mean())
+    assert errors["least_squares"] < 0.7 * errors[None]
+    assert errors["least_squares"] < errors["mean"]
+
+
+def test_it_needs_data():
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))
+    with pytest.raises(UsageError, match="needs data="):
+        lt.prune_neurons(model, torch.zeros(1, 6), ratio=0.5, compensate="least_squares")
+    with pytest.raises(UsageError, match="least_squares"):
+        lt.prune_neurons(model, torch.zeros(1, 6), ratio=0.5, compensate="least squares")

@@ -1,0 +1,227 @@
+"""Sequence tasks: CTC against enumeration, masks that hide what does not count, scores by hand."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical, kl_divergence
+
+import luthier as lt
+from luthier.batch import Batch, Layout
+from luthier.distillation.lesson import Lesson
+from luthier.distillation.losses.kl import KL
+from luthier.errors import LuthierError
+from luthier.metrics import Metric, Transcript, metric
+from luthier.sequences import at, ctc, positions, read_greedily
+
+
+def _random(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _collapsed(path):
+    return [c for i, c in enumerate(path) if c and (i == 0 or path[i - 1] != c)]
+
+
+def test_ctc_is_the_sum_over_all_alignments():
+    outputs, label = _random(0, 1, 3, 4), [1, 2]
+    logs = outputs.log_softmax(1)[0]
+    paths = [p for p in itertools.product(range(3), repeat=4) if _collapsed(p) == label]
+    total = torch.logsumexp(torch.stack([sum(logs[c, t] for t, c in enumerate(p)) for p in paths]), 0)
+    assert float(ctc(outputs, torch.tensor([label]))) == pytest.approx(-float(total) / 2)  # over the label's length
+
+
+def test_ctc_targets_come_in_three_forms():
+    outputs = _random(0, 2, 4, 6)
+    padded = torch.tensor([[1, 2, 3], [2, -100, -100]])
+    lengths = torch.tensor([3, 1])
+    forms = (padded, (padded, lengths), (padded, torch.tensor([6, 6]), lengths))
+    assert len({float(ctc(outputs, form)) for form in forms}) == 1
+    assert float(ctc(outputs, (padded, torch.tensor([6, 4]), lengths))) != float(ctc(outputs, padded))
+
+
+def test_ctc_gradient_by_finite_differences():
+    target = (torch.tensor([[1, 2], [2, -100]]), torch.tensor([4, 3]), torch.tensor([2, 1]))
+    assert torch.autograd.gradcheck(lambda x: ctc(x, target), (_random(0, 2, 3, 4).requires_grad_(),))
+
+
+def test_greedy_reading_merges_and_stops_where_frames_end():
+    frames = torch.tensor([[1, 1, 0, 1, 2, 2], [0, 2, 2, 1, 1, 1]])
+    outputs = nn.functional.one_hot(frames, 3).movedim(-1, 1).float()
+    assert read_greedily(outputs, torch.tensor([6, 3])) == [[1, 1, 2], [2]]
+
+
+def _read(*rows):
+    frames = torch.tensor(rows)
+    return nn.functional.one_hot(frames, 30).movedim(-1, 1).float()
+
+
+def test_error_rates_by_hand():
+    outputs = _read([1, 2, 3, 0], [4, 0, 0, 0])
+    target = torch.tensor([[1, 2, 5], [4, -100, -100]])
+    assert metric("cer")(outputs, target) == pytest.approx(1 / 4)  # one of four letters is another
+    assert metric("wer")(outputs, target) == pytest.approx(1 / 4)  # where every class is a word
+    assert metric("transcript_accuracy")(outputs, target) == 0.5
+
+
+def test_words_are_told_apart_by_letters():
+    letters = "ab "  # classes 1, 2, 3
+    outputs, target = _read([1, 2, 3, 1, 0]), torch.tensor([[1, 2, 3, 2]])  # read "ab a", true "ab b"
+    assert Metric("wer", Transcript("word_error_rate", letters), "min")(outputs, target) == pytest.approx(1 / 2)
+    assert Metric("cer", Transcript("char_error_rate", letters), "min")(outputs, target) == pytest.approx(1 / 4)
+
+
+def test_positions_that_do_not_count_are_not_compared():
+    target = torch.tensor([[0, 1, -100], [2, -100, -100]])
+    outputs = _random(0, 2, 4, 3)
+    mask = positions(Batch((), target), outputs)
+    assert mask.tolist() == [[True, True, False], [True, False, False]]
+    student, teacher = at(outputs, mask), at(_random(1, 2, 4, 3), mask)
+    expected = kl_divergence(Categorical(logits=teacher / 2), Categorical(logits=student / 2)).mean() * 4
+    assert torch.allclose(KL(2.0)(student, teacher), expected)
+
+
+def test_an_attention_mask_hides_positions_too():
+    target = torch.tensor([[0, 1, -100], [2, 1, 1]])
+    batch = Batch((), target, named={"attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])})
+    assert positions(batch, torch.zeros(2, 4, 3)).tolist() == [[True, True, False], [True, True, False]]
+
+
+class _Tagger(nn.Module):
+    """Hugging Face's way: arguments by name, logits of shape (n, positions, classes)."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(9, width), nn.Linear(width, 3)
+
+    def forward(self, input_ids, attention_mask):
+        return {"logits": self.head(self.embed(input_ids) * attention_mask[..., None])}
+
+
+def _tagged(n=32, length=7):
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 9, (n, length), generator=generator)
+    mask = (torch.arange(length) < torch.randint(2, length + 1, (n, 1), generator=generator)).long()
+    labels = torch.where(mask.bool(), ids % 3, torch.full_like(ids, -100))
+    return [{"input_ids": ids[i : i + 8], "attention_mask": mask[i : i + 8], "labels": labels[i : i + 8]}
+            for i in range(0, n, 8)]  # fmt: skip
+
+
+def test_token_classification_with_dicts_and_masks():
+    batches = _tagged()
+    task = lt.Task(train=batches, valid=batches, class_dim=-1, metrics=["accuracy", "f1_macro", "perplexity"])
+    torch.manual_seed(0)
+    teacher = lt.fit(_Tagger(8), task, epochs=30, lr=0.1, progress=False)
+    scores = lt.evaluate(teacher, batches, ["accuracy", "perplexity"], class_dim=-1)
+    assert scores["accuracy"] == 1.0
+    assert scores["perplexity"] < 1.2
+    student = lt.distill(_Tagger(4), teacher, task, losses={"kl": 1.0}, epochs=30, lr=0.1, progress=False)
+    assert lt.evaluate(student, batches, ["accuracy"], class_dim=-1)["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("loss", ["kl", "dkd", "mse", "cosine"])
+def test_what_is_masked_has_no_gradient(loss):
+    class Given(nn.Module):
+        def __init__(self, outputs):
+            super().__init__()
+            self.outputs = nn.Parameter(outputs)
+
+        def forward(self, x):
+            return self.outputs
+
+    target = torch.tensor([[0, 1, -100], [2, -100, -100]])
+    student, teacher = Given(_random(0, 2, 3, 4)), Given(_random(1, 2, 3, 4))
+    task = lt.Task(train=[(torch.zeros(2, 1), target)], valid=[(torch.zeros(2, 1), target)], class_dim=-1)
+    Lesson(student, teacher, task, {loss: 0.5, "task": 0.5})(student, Batch((torch.zeros(2, 1),), target)).backward()
+    counted = student.outputs.grad.abs().sum(-1) > 0
+    assert counted.tolist() == (target >= 0).tolist()
+
+
+class _Reader(nn.Module):
+    """Frames of shape (n, frames, features) -> (n, frames, classes)."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.rnn = nn.GRU(5, width, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(2 * width, 5)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0])
+
+
+def _spoken(n=64, frames=12):
+    """Three labels, each heard over three frames; the rest is noise that must not count."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.stack([torch.randperm(4, generator=generator)[:3] + 1 for _ in range(n)])
+    x = 0.1 * torch.randn(n, frames, 5, generator=generator)
+    for i in range(3):
+        x[torch.arange(n), 3 * i + 1, labels[:, i]] += 3
+    return x, labels, torch.full((n,), 9), torch.full((n,), 3)
+
+
+def test_ctc_is_trained_and_distilled_with_lengths():
+    data = _spoken()
+    scores = ["transcript_accuracy", "cer"]
+    task = lt.Task(train=data, valid=data, loss="ctc", targets=3, class_dim=-1, batch_size=16, metrics=scores)
+    torch.manual_seed(0)
+    teacher = lt.fit(_Reader(16), task, epochs=40, lr=0.02, progress=False)
+    assert lt.evaluate(teacher, data, scores, targets=3, class_dim=-1)["transcript_accuracy"] > 0.9
+    how = {"epochs": 30, "lr": 0.02, "progress": False}
+    student = lt.distill(_Reader(8), teacher, task, losses={"kl": 1.0, "task": 0.1}, temperature=1.0, **how)
+    assert lt.evaluate(student, data, scores, targets=3, class_dim=-1)["transcript_accuracy"] > 0.9
+
+
+def test_frames_beyond_a_transcripts_length_are_not_learned_from():
+    data = _spoken(4)
+    task = lt.Task(train=data, valid=data, loss="ctc", targets=3, class_dim=-1, metrics=["cer"])
+    teacher, student = _Reader(8), _Reader(4)
+    lesson, batch = Lesson(student, teacher, task, {"kl": 1.0}), next(task.batches("valid"))
+    with torch.no_grad():
+        outputs = teacher(*batch.inputs)
+        other = outputs.clone()
+        other[:, 9:] += 5
+        values = [float(lesson(student, batch.taught((x,)))) for x in (outputs, other)]
+    assert values[0] == values[1]
+
+
+def test_batches_of_different_lengths_are_scored_together():
+    batches = [(_read([1, 2, 0]), torch.tensor([[1, 2]])), (_read([3, 0, 4, 5]), torch.tensor([[3, 4, 5]]))]
+    assert lt.evaluate(nn.Identity(), batches, ["cer", "transcript_accuracy"]) == {
+        "cer": 0.0,
+        "transcript_accuracy": 1.0,
+    }
+
+
+def test_targets_may_be_nested_or_flat():
+    labels, lengths = torch.tensor([[1, 2]]), torch.tensor([2])
+    nested = Layout().read((torch.zeros(1), (labels, lengths)))
+    flat = Layout(targets=2).read((torch.zeros(1), labels, lengths))
+    assert all(torch.equal(a, b) for a, b in zip(nested.target, flat.target, strict=True))
+    assert nested.size == 1
+
+
+def test_perplexity_is_exp_of_the_mean_cross_entropy():
+    outputs, target = _random(0, 2, 4, 3), torch.tensor([[0, 1, -100], [2, 3, 1]])
+    mean = nn.functional.cross_entropy(outputs, target, ignore_index=-100)
+    assert metric("perplexity")(outputs, target) == pytest.approx(math.exp(float(mean)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("act", "word"),
+    [
+        (lambda: ctc(torch.zeros(2, 3, 4), torch.zeros(3, 2).long()), "fit"),
+        (lambda: ctc(torch.zeros(1, 3, 4), torch.tensor([[1, 5]])), "1 to 2"),
+        (lambda: ctc(torch.zeros(1, 3, 4), torch.tensor([[0, 1]])), "blank"),
+        (lambda: ctc(torch.zeros(1, 3, 4), (torch.tensor([[1]]), torch.tensor([9]), torch.tensor([1]))), "frame"),
+        (lambda: lt.Task(train=[], valid=[], class_dim=0), "class_dim"),
+        (lambda: lt.Task(train=[], valid=[], targets=0), "targets"),
+        (lambda: Layout().read({"x": torch.zeros(1)}), "labels"),
+        (lambda: lt.evaluate(nn.Identity(), [(torch.zeros(2, 3, 4), torch.zeros(2, 3).long())]), "class_dim=-1"),
+        (lambda: lt.Task(train=_tagged(), valid=[]).example(), "in order"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(act, word):
+    with pytest.raises(LuthierError, match=word):
+        act()

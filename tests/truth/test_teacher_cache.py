@@ -1,0 +1,141 @@
+"""Teachers' outputs on disk: the size that was said, the likeliest classes, and damage."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import luthier as lt
+from luthier.batch import Layout
+from luthier.distillation import Cache
+from luthier.distillation.cache import answers_over
+from luthier.distillation.disk import shortened
+from luthier.errors import UsageError
+
+
+def _data(n=40):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, 4, generator=generator), torch.randint(6, (n,), generator=generator)
+
+
+def _teacher(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6))
+
+
+def _loader(x, y):
+    return DataLoader(TensorDataset(x, y), batch_size=16, shuffle=True)
+
+
+@pytest.mark.parametrize(("top_k", "expected"), [(None, 40 * 6 * 4), (2, 40 * (2 * 8 + 4)), (6, 40 * 6 * 4)])
+def test_the_size_is_said_before_and_is_right(tmp_path, top_k, expected):
+    said = []
+    cache = Cache(tmp_path, top_k)
+
+    def tell(text):
+        said.append((text, list(tmp_path.iterdir())))
+
+    answers_over(_teacher(), _loader(*_data()), Layout(), cache, tell)
+    (file,) = tmp_path.iterdir()
+    assert cache.bytes(40, (6,)) == expected
+    assert said == [(f"the teacher's outputs for 40 examples take {expected:,} bytes in {tmp_path}", [])]
+    assert expected < file.stat().st_size < expected + 1024
+
+
+def test_stored_outputs_are_the_teachers(tmp_path):
+    x, y = _data()
+    teacher = _teacher()
+    for _ in range(2):  # computed, then read
+        answers = answers_over(teacher, _loader(x, y), Layout(), Cache(tmp_path))
+        assert torch.allclose(answers.dense(answers.parts), teacher(x), atol=1e-6)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("class_dim", [1, -1])
+def test_the_likeliest_classes_keep_their_probabilities(class_dim):
+    outputs = torch.randn(5, 7, 3, generator=torch.Generator().manual_seed(1)).movedim(1, class_dim)
+    kept = shortened(outputs, 2, class_dim)
+    full, short = outputs.softmax(class_dim), kept.dense(kept.parts).softmax(class_dim)
+    assert short.shape == full.shape
+    order = full.argsort(class_dim, descending=True)
+    best, rest = order.narrow(class_dim, 0, 2), order.narrow(class_dim, 2, 5)
+    assert torch.allclose(full.gather(class_dim, best), short.gather(class_dim, best), atol=1e-6)
+    others = short.gather(class_dim, rest)
+    assert torch.allclose(others, others.mean(class_dim, keepdim=True).expand_as(others), atol=1e-6)
+
+
+def test_all_classes_are_the_outputs_themselves():
+    outputs = torch.randn(5, 7)
+    assert shortened(outputs, 7).parts == (outputs,)
+
+
+def test_another_teacher_or_other_data_get_a_file_of_their_own(tmp_path):
+    x, y = _data()
+    for teacher, inputs in ((_teacher(0), x), (_teacher(1), x), (_teacher(0), x + 1)):
+        answers = answers_over(teacher, _loader(inputs, y), Layout(), Cache(tmp_path))
+        assert torch.allclose(answers.dense(answers.parts), teacher(inputs), atol=1e-6)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "noise"])
+def test_a_damaged_file_is_made_anew(tmp_path, damage):
+    x, y = _data()
+    teacher = _teacher()
+    answers_over(teacher, _loader(x, y), Layout(), Cache(tmp_path))
+    (file,) = tmp_path.iterdir()
+    good = file.read_bytes()
+    flipped = good[:-5] + bytes([good[-5] ^ 1]) + good[-4:]
+    file.write_bytes({"cut": good[:-8], "flip": flipped, "empty": b"", "noise": bytes(200)}[damage])
+    with pytest.warns(UserWarning, match="made anew"):
+        answers = answers_over(teacher, _loader(x, y), Layout(), Cache(tmp_path))
+    assert torch.allclose(answers.dense(answers.parts), teacher(x), atol=1e-6)
+    assert file.read_bytes()[-960:] == good[-960:]  # 40 x 6 numbers; the header lists its entries in any order
+
+
+def test_a_teacher_whose_code_has_changed_is_noticed(tmp_path):
+    class Teacher(nn.Linear):
+        sign = 1
+
+        def forward(self, x):
+            return self.sign * super().forward(x)
+
+    x, y = _data()
+    teacher = Teacher(4, 6)
+    answers_over(teacher, _loader(x, y), Layout(), Cache(tmp_path))
+    Teacher.sign = -1
+    with pytest.warns(UserWarning, match="other outputs"):
+        answers = answers_over(teacher, _loader(x, y), Layout(), Cache(tmp_path))
+    assert torch.allclose(answers.parts[0], teacher(x), atol=1e-6)
+
+
+def test_distilled_from_the_cache_as_without_it(tmp_path):
+    x, y = _data()
+    task = lt.Task(train=(x, y), valid=(x, y), batch_size=16)
+    weights = []
+    for cache in (None, tmp_path, tmp_path):
+        torch.manual_seed(3)
+        student = nn.Linear(4, 6)
+        lt.distill(student, _teacher(), task, losses={"kl": 1.0}, cache=cache, epochs=2, progress=False)
+        weights.append(student.weight.detach())
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[0], weights[2])
+
+
+def test_several_teachers_from_the_cache(tmp_path):
+    x, y = _data()
+    task = lt.Task(train=(x, y), valid=(x, y), batch_size=16)
+    how = {"losses": {"kl": 1.0}, "cache": Cache(tmp_path, top_k=3), "epochs": 1, "progress": False}
+    lt.distill(nn.Linear(4, 6), [_teacher(0), _teacher(1)], task, **how)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_data_that_may_differ_from_pass_to_pass_are_refused(tmp_path):
+    x, y = _data()
+    task = lt.Task(train=[(x, y)], valid=(x, y))
+    with pytest.raises(UsageError, match="augment"):
+        lt.distill(nn.Linear(4, 6), _teacher(), task, cache=tmp_path, epochs=1, progress=False)
+
+
+def test_no_class_at_all_is_refused():
+    with pytest.raises(UsageError, match="top_k"):
+        Cache("x", top_k=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -217,6 +218,14 @@ def test_awkward_values(algorithm, values):
     space = mixed()
     history = told(space, LOSS, 18, lambda p, i: {"loss": VALUES[values](i)})
     check(space, algorithm.ask(space, LOSS, history, [], 1, Key(2, 18)))
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_awkward_values_over_structures(algorithm, values):
+    space = Space(order=Permutation(range(6)), some=Subset(range(5)), one=Permutation(["x"]), none=Subset(["x"], max=0))
+    history = told(space, LOSS, 18, lambda p, i: {"loss": VALUES[values](i)})
+    history += [replace(t, number=18 + t.number) for t in history[:3]]
+    check(space, algorithm.ask(space, LOSS, history, [], 2, Key(2, 21)))
 
 
 @pytest.mark.parametrize("apart", [0.0, 1e-12, 1e-6])

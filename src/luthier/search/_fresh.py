@@ -17,7 +17,7 @@ from luthier.space import Params, Space
 from luthier.trial import Trial
 
 _DRAWS = 64
-_MORE = 2_000  # draws in a space that is too large to walk through
+_MORE = 256  # draws in a space that is too large to walk through
 _WALKED = 200_000
 
 Label = tuple[tuple[str, str], ...]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,6 +62,8 @@ def ranks(losses: Array) -> NDArray[np.int64]:
     """
     if losses.ndim == 2 and losses.shape[1] == 1:
         return np.asarray(np.unique(losses[:, 0], return_inverse=True)[1], dtype=np.int64)
+    if losses.ndim == 2 and losses.shape[1] == 2 and not np.isnan(losses).any():
+        return _ranks_of_two(losses)
     out = np.full(len(losses), -1, dtype=np.int64)
     rank = 0
     while (out < 0).any():
@@ -67,6 +71,21 @@ def ranks(losses: Array) -> NDArray[np.int64]:
         out[left[front(losses[left])]] = rank
         rank += 1
     return out
+
+
+def _ranks_of_two(losses: Array) -> NDArray[np.int64]:
+    """The same for two objectives in one sweep: of each front so far only the least second loss can dominate.
+
+    Source:
+        Jensen, "Reducing the run-time complexity of multiobjective EAs", 2003, section III.
+    """
+    points, place = np.unique(losses, axis=0, return_inverse=True)  # by the first loss, then by the second
+    least: list[float] = []  # of each front, rising
+    out = np.empty(len(points), dtype=np.int64)
+    for i, second in enumerate(points[:, 1].tolist()):
+        out[i] = bisect_right(least, second)
+        least[out[i] : out[i] + 1] = [second]
+    return out[place.reshape(-1)]
 
 
 def crowding(losses: Array) -> Array:

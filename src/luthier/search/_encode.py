@@ -40,7 +40,8 @@ class Encoding:
 
     A *unit* row lies in the unit cube, as :meth:`luthier.space.Space.from_unit` reads it. A *snapped* row
     has each listed value's centre, and 0.5 where a dimension is inactive. A permutation or subset takes several
-    columns, its *block*; they count as categorical, but are not listed.
+    columns, its *block*; they count as categorical, but are not listed. ``choices`` are the columns of listed
+    categories, ``numbers`` those that are neither choices nor in blocks.
 
     Args:
         space: the space.
@@ -55,6 +56,9 @@ class Encoding:
         self.structured = np.zeros(len(self), dtype=bool)
         for block in self.blocks:
             self.structured[block.place] = True
+        listed_choices = self.categorical & self.listed
+        self.choices = np.flatnonzero(listed_choices)
+        self.numbers = np.flatnonzero(~listed_choices & ~self.structured)
         self._stretches = [(j, d.centres, d.edges) for j, d in enumerate(self.dimensions) if d.centres is not None]
         self._waiting = [(space.slices[n], _parents(space, n)) for n in space.ordered if space.conditions[n]]
 

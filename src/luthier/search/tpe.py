@@ -111,40 +111,72 @@ class Parzen:
     def log_density_of(self, snapped: Array, here: NDArray[np.bool_]) -> Array:
         """The same of rows that are snapped already, with what is active, both of shape (n, d)."""
         out = np.zeros(snapped.shape)
-        if len(self.rows) == 0:
-            return out
+        if len(self.rows):
+            out[:, self.encoding.numbers] = self.mix(self.kernels(snapped))
+            self.fill(out, snapped)
+        return np.where(here, out, 0.0)
+
+    def fill(self, out: Array, snapped: Array) -> None:
+        """Sets the log densities of choices and structures; the latter in their first columns."""
+        for j in self.encoding.choices:
+            k = len(np.asarray(self.encoding.dimensions[j].centres))
+            mine, x = self._shares[1:, j], (snapped[:, j] * k).astype(np.int64)
+            mass = np.bincount((self.rows[:, j] * k).astype(np.int64), mine, minlength=k)
+            out[:, j] = np.log(self._shares[0, j] + self.spread * mine.sum() + (1.0 - self.spread) * k * mass[x])
         for block in self.encoding.blocks:
             rows, density = snapped[:, block.place], self._density(block)
             if isinstance(density, Orders):
                 out[:, block.place.start] = density.log_density(places(rows))
             else:
                 out[:, block.place.start] = density.log_density(rows[:, 1:] > 0.5)
-        real = np.flatnonzero(~self.encoding.listed & ~self.encoding.structured)
-        factor = self._normal_kernels(snapped[:, real], real)
-        out[:, real] = np.log(np.einsum("mnr,nr->mr", factor, self._shares[1:, real]) + self._shares[0, real])
-        for j in np.flatnonzero(self.encoding.listed):
-            factor = self._listed_kernel(int(j), snapped[:, j])
-            out[:, j] = np.log(factor @ self._shares[1:, j] + self._shares[0, j])
-        return np.where(here, out, 0.0)
 
-    def _normal_kernels(self, x: Array, columns: NDArray[np.int64]) -> Array:
-        """Densities of the cut normal kernels of some columns, shape (m, n, columns)."""
-        width = self.widths[:, columns]
-        z = (x[:, None, :] - self.rows[:, columns]) / width
+    def mix(self, kernels: Array) -> Array:
+        """Log densities of the numbers from their kernels, shape (m, numbers)."""
+        share = self._shares[:, self.encoding.numbers]
+        return np.asarray(np.log(np.einsum("mnr,nr->mr", kernels, share[1:]) + share[0]))
+
+    def kernels(self, x: Array) -> Array:
+        """Each normal kernel at snapped rows: its density, or its mean over a listed value; shape (m, n, numbers)."""
+        columns = self.encoding.numbers
+        middle, width, mass = self.rows[:, columns], self.widths[:, columns], self._mass[:, columns]
+        z = (x[:, None, columns] - middle) / width
         z *= -0.5 * z
-        return np.asarray(np.exp(z, out=z) / (width * self._mass[:, columns] * 2.5066282746310002))
+        out = np.exp(z, out=z) / (width * mass * 2.5066282746310002)
+        for r, j in enumerate(columns):
+            edges = self.encoding.dimensions[j].edges
+            if edges is not None:
+                out[:, :, r] = _stretches(edges, x[:, j], middle[:, r], width[:, r]) / mass[:, r]
+        return out
 
-    def _listed_kernel(self, j: int, x: Array) -> Array:
-        """Mean density of each kernel over the stretch of each listed value, shape (m, n)."""
-        dimension, middle = self.encoding.dimensions[j], self.rows[:, j]
-        ends = np.concatenate([[0.0], np.asarray(dimension.edges), [1.0]])
-        if dimension.categorical:
-            same = np.abs(x[:, None] - middle) < 1e-9
-            return np.where(same, (len(ends) - 1) * (1.0 - self.spread) + self.spread, self.spread)
-        at, back = np.unique(ends[1:-1].searchsorted(x, side="right"), return_inverse=True)
-        low, high, width = ends[at, None], ends[at + 1, None], self.widths[:, j]
-        inside = _phi((high - middle) / width) - _phi((low - middle) / width)
-        return np.asarray((inside / (self._mass[:, j] * (high - low)))[back])
+
+def log_ratio(good: Parzen, bad: Parzen, snapped: Array, here: NDArray[np.bool_]) -> Array:
+    """Log of the ratio of two densities at snapped rows, shape (m, d), their kernels evaluated together."""
+    encoding = good.encoding
+    both = Parzen(
+        encoding,
+        np.vstack([good.rows, bad.rows]),
+        np.vstack([good.active, bad.active]),
+        np.vstack([good.widths, bad.widths]),
+        good.spread,
+        np.concatenate([good.weights, bad.weights]),
+    )
+    kernels, n = both.kernels(snapped), len(good.rows)
+    up, down = np.zeros(snapped.shape), np.zeros(snapped.shape)
+    for density, out, mine in ((good, up, kernels[:, :n]), (bad, down, kernels[:, n:])):
+        if len(density.rows):
+            out[:, encoding.numbers] = density.mix(mine)
+            density.fill(out, snapped)
+    return np.where(here, up - down, 0.0)
+
+
+def _stretches(edges: Array, x: Array, middle: Array, width: Array) -> Array:
+    """Mean of normal densities over the stretches of listed values, shape (m, n)."""
+    ends, at = np.concatenate([[0.0], edges, [1.0]]), edges.searchsorted(x, side="right")
+    if len(edges) < len(x):
+        below = _phi((ends[:, None] - middle) / width)
+        return np.asarray((np.diff(below, axis=0) / np.diff(ends)[:, None])[at])
+    low, high = ends[at, None], ends[at + 1, None]
+    return np.asarray((_phi((high - middle) / width) - _phi((low - middle) / width)) / (high - low))
 
 
 def _phi(z: Array) -> Array:
@@ -166,8 +198,11 @@ def parzen(encoding: Encoding, unit: Array) -> Parzen:
         encoding: the space's.
         unit: unit rows, shape (n, d).
     """
-    n, d = unit.shape
-    rows, active = encoding.snap(unit)
+    return _around(encoding, *encoding.snap(unit))
+
+
+def _around(encoding: Encoding, rows: Array, active: NDArray[np.bool_]) -> Parzen:
+    n, d = rows.shape
     width = 0.2 * max(n, 1) ** -0.5 + 0.02
     return Parzen(encoding, rows, active, np.full((n, d), width), min(0.8, 1.0 / (n + 1) + 0.05), np.ones(n))
 
@@ -241,7 +276,7 @@ class TPE:
         if bend is not None:
             unit[::4] = bend(generator.random(unit[::4].shape))
         snapped, here = good.encoding.snap(unit)
-        ratio = good.log_density_of(snapped, here) - bad.log_density_of(snapped, here)
+        ratio = log_ratio(good, bad, snapped, here)
         rows = np.vstack([good.rows, bad.rows])
         places = np.repeat([0.0, 1.0], [len(good.rows), len(bad.rows)])
         if not belief.silent:
@@ -273,8 +308,11 @@ class TPE:
         others[best] = False
         rest = np.flatnonzero(others)
         stride = max(1, -(-len(rest) // self.others))
-        worse = np.vstack([table.rows[rest[::stride]], memory.rows(pending)])
-        return parzen(memory.encoding, table.rows[best]), parzen(memory.encoding, worse)
+        every = np.vstack([table.rows[best], table.rows[rest[::stride]], memory.rows(pending)])
+        rows, active = memory.encoding.snap(every)
+        return _around(memory.encoding, rows[:count], active[:count]), _around(
+            memory.encoding, rows[count:], active[count:]
+        )
 
 
 METHOD = TPE

@@ -19,7 +19,7 @@ _TRUST, _DOUBT = 4.0, 1.0  # what agreement and disagreement of ranks begin with
 
 def strength(trials: int) -> float:
     """What a standard deviation that other studies expect counts, in units of log improvement, after so many trials."""
-    return 30.0 / (10.0 + trials)
+    return 3.0 / (1.0 + (trials / 10.0) ** 2)
 
 
 @dataclass(frozen=True)

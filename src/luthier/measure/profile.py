@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from luthier.errors import LuthierError, UsageError
 from luthier.export.onnx import read_inputs
 from luthier.export.write import two_of, write_onnx
 from luthier.measure.latency import Latency, measure
+from luthier.measure.table import Predictor, Table
 from luthier.model import Analysis, analyse
 from luthier.model.cost import counting
 from luthier.model.trace import evaluating
@@ -33,12 +35,15 @@ class Layer:
         kind: its class.
         parameters: how many numbers it holds.
         macs: multiply-accumulates per example.
+        ms: of its operations, each timed alone in ONNX Runtime on one thread with the given batch; None where the
+            network could not be captured.
     """
 
     name: str
     kind: str
     parameters: int
     macs: int
+    ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,19 @@ class Profile:
         """Share of parameters and MACs that can be cut, and what blocks the rest."""
         return self.analysis.coverage if self.analysis else None
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "bytes": self.bytes,
+            "latency": asdict(self.latency) if self.latency else None,
+            "batch_size": self.batch_size,
+            "layers": [asdict(layer) for layer in self.layers],
+            "coverage": asdict(self.analysis.coverage) if self.analysis else None,
+            "remarks": list(self.remarks),
+        }
+
     def __str__(self) -> str:
         return printed(self)
 
@@ -91,14 +109,18 @@ class Profile:
 def _tree(layers: Sequence[Layer], macs: int, parameters: int) -> Tree:
     """Modules that cost something, as they are nested."""
     nodes: dict[str, Tree] = {}
+    whole = (layers[0].ms or 0.0) if layers else 0.0
     for layer in layers:
         if layer.name and not layer.parameters and not layer.macs:
             continue
         outer, _, own = layer.name.rpartition(".")
         label = Text.assemble((own or layer.kind, "bold"), (f"  {layer.kind}" if own else "", "dim"))
-        for count, whole, unit in ((layer.parameters, parameters, "parameters"), (layer.macs, macs, "MACs")):
+        for count, total, unit in ((layer.parameters, parameters, "parameters"), (layer.macs, macs, "MACs")):
             label.append(f"   {number(count)} {unit} ", style="" if count else "dim")
-            label.append(f"{count / max(whole, 1):.0%}", style="bold cyan" if count > whole / 5 else "dim")
+            label.append(f"{count / max(total, 1):.0%}", style="bold cyan" if count > total / 5 else "dim")
+        if layer.ms is not None and whole:
+            label.append(f"   {layer.ms:.3f} ms ", style="" if layer.ms else "dim")
+            label.append(f"{layer.ms / whole:.0%}", style="bold cyan" if layer.ms > whole / 5 else "dim")
         nodes[layer.name] = nodes[outer].add(label) if layer.name else Tree(label)
     return nodes[""]
 
@@ -126,6 +148,7 @@ def profile(model: Any, inputs: Tensor | Sequence[Tensor], rounds: int = 25) -> 
         layers = count_layers(module, tuple(x[:1] for x in batch))
         latency, size = _timed(module, batch, rounds, remarks)
         analysis = _analysed(module, batch, remarks)
+    layers = _with_times(layers, analysis) if analysis and latency else layers
     whole = layers[0]
     size = size or sum(t.numel() * t.element_size() for t in module.state_dict().values())
     return Profile(whole.parameters, whole.macs, size, latency, len(batch[0]), layers, analysis, tuple(remarks))
@@ -142,6 +165,21 @@ def count_layers(module: nn.Module, one: tuple[Tensor, ...]) -> tuple[Layer, ...
         Layer(name, type(part).__name__, sum(p.numel() for p in part.parameters()), by_name.get(name, 0) // 2)
         for name, part in module.named_modules()
     )
+
+
+def _with_times(layers: tuple[Layer, ...], analysis: Analysis) -> tuple[Layer, ...]:
+    """The layers with the time of the operations that run inside each."""
+    table = Table.here()
+    times: dict[str, float] = defaultdict(float)
+    for node, ms in Predictor(analysis, table).by_operation().items():
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        path = str(stack[-1][0]).split("@")[0] if stack else ""
+        while path:
+            times[path] += ms
+            path = path.rpartition(".")[0]
+        times[""] += ms
+    table.save()
+    return tuple(replace(layer, ms=times[layer.name]) for layer in layers)
 
 
 def _timed(module: nn.Module, batch: tuple[Tensor, ...], rounds: int, remarks: list[str]) -> tuple[Latency | None, int]:

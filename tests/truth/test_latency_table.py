@@ -1,0 +1,104 @@
+"""The table of layer times: kept, interpolated, added up; widths that the runtime likes; budgets of latency."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import luthier as lt
+from luthier.measure.single import KINDS, milliseconds
+from luthier.measure.table import Predictor, Table
+from luthier.measure.widths import kinds, liked, multiple_for, price
+from luthier.model import analyse, cost
+
+
+def work(spec):
+    """Time = multiplications, for every kind of operation."""
+    kind = spec[0]
+    if kind == "conv":
+        _, batch, inputs, outputs, groups, image, kernel = spec[:7]
+        return 1e-6 * batch * inputs * outputs / groups * math.prod(image) * math.prod(kernel)
+    return 0.0 if kind in ("map", "softmax", "norm", "gelu") else 1e-6 * math.prod(spec[1:])
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64, 10)).eval()
+
+
+def test_where_time_is_multiplications_the_prediction_is_the_cost(net):
+    analysis = analyse(net, torch.zeros(1, 3, 8, 8))
+    latency = Predictor(analysis, Table(None, measure=work))
+    for share in (1.0, 0.5, 0.25, 0.6):
+        keep = {g.name: range(round(g.size * share)) for g in analysis.groups}
+        assert latency(keep) / latency() == pytest.approx(cost.macs(analysis, keep) / cost.macs(analysis), rel=0.02)
+
+
+def test_few_widths_are_measured_for_many_plans(net):
+    seen = []
+    analysis = analyse(net, torch.zeros(1, 3, 8, 8))
+    latency = Predictor(analysis, Table(None, measure=lambda spec: seen.append(spec) or 1.0))
+    for n in range(1, 32):
+        latency({"0": range(n), "2": range(2 * n)})
+    assert len(seen) <= 40
+    assert len(seen) == len({str(s) for s in seen})
+
+
+def test_a_table_is_kept_for_this_machine_and_runtime(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path))
+    table = Table.here()
+    table.times["x"] = 1.5
+    table.save()
+    assert Table.here().times == {"x": 1.5}
+    (file,) = tmp_path.iterdir()
+    file.write_text("{broken")
+    assert Table.here().times == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_operation_is_timed(kind):
+    sizes = {"conv": (1, 8, 8, 1, [6, 6], [3, 3], [1, 1], [1, 1], [1, 1]), "linear": (4, 8, 8), "matmul": (2, 4, 8, 4)}
+    sizes |= dict.fromkeys(("lstm", "gru", "rnn"), (3, 1, 8, 8, 2))
+    assert 0 < milliseconds((kind, *sizes.get(kind, (4, 8)))) < 1000
+
+
+def test_a_runtime_that_works_in_blocks_wants_multiples_of_them():
+    blocks = Table(None, measure=lambda spec: float(-(-spec[2] // 16)) ** 2)
+    fair = Table(None, measure=lambda spec: float(spec[2]) ** (1 if spec[0] == "conv" and spec[4] > 1 else 2))
+    assert liked(blocks, ["linear"]) == 16
+    assert liked(fair, ["linear", "depthwise"]) == 1
+    assert price(blocks, "linear", 1) > price(blocks, "linear", 8) > 1
+
+
+def test_auto_looks_at_the_layers_of_the_network(net):
+    analysis = analyse(net, torch.zeros(1, 3, 8, 8))
+    assert kinds(analysis) == ["conv", "linear"]
+    assert multiple_for(analysis, 4) == 4
+    assert multiple_for(analysis, "auto", Table(None, measure=lambda spec: 1.0)) == 16
+
+
+@pytest.mark.slow
+def test_a_budget_of_latency_is_measured(net, tmp_path, monkeypatch):
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        pruned = lt.prune_neurons(net, torch.randn(1, 3, 16, 16), budget={"latency": 0.6}, multiple=8)
+    before, after = pruned.plan.macs
+    assert after < before
+    told = [str(w.message) for w in said if "nearest latency" in str(w.message)]
+    assert len(told) <= 1
+
+
+def test_a_profile_shows_each_layers_time_and_is_plain_data(net, tmp_path, monkeypatch):
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path))
+    found = lt.profile(net, torch.randn(1, 3, 8, 8), rounds=3)
+    times = {layer.name: layer.ms for layer in found.layers}
+    assert times["2"] > times["5"] > 0
+    assert times[""] >= sum(v for name, v in times.items() if name)
+    data = found.to_json()
+    assert data["layers"][0]["ms"] == times[""]
+    assert " ms " in str(found)

@@ -1,6 +1,7 @@
 """Cells of a table, each stored as soon as it is known: a killed run goes on where it ended."""
 
 import json
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -8,16 +9,23 @@ from pathlib import Path
 
 
 class Cells:
-    """Lines of JSON in a file, one a cell, by name."""
+    """Lines of JSON in a file, one a cell, by name.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the file.
+        only: a regular expression; cells that it is not found in are left for another run.
+    """
+
+    def __init__(self, path: Path, only: str = "") -> None:
+        self.path, self.only = path, re.compile(only)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines() if path.is_file() else []
         self.known = {row["cell"]: row for row in map(json.loads, lines)}
 
     def __call__(self, cell: str, compute: Callable[[], dict]) -> dict:
         """A cell's values; computed where they are not there yet."""
+        if cell not in self.known and not self.only.search(cell):
+            return {}
         if cell not in self.known:
             start = time.process_time()
             row = {"cell": cell, **compute(), "cpu_seconds": round(time.process_time() - start, 1)}

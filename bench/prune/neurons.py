@@ -2,6 +2,7 @@
 
     python bench/prune/neurons.py                      # the plan of the table: 15,000 images, 3 epochs, 3 seeds
     python bench/prune/neurons.py --images 6000 --epochs 1 --seeds 1 --name quick
+    python bench/prune/neurons.py --data reuters --images 4985 --name reuters
     python bench/prune/neurons.py --name quick --report
 
 Every network gets the same recovery: batch norms recalibrated, then AdamW (1e-3, cosine) for ``--epochs``. Cells are
@@ -15,8 +16,8 @@ from pathlib import Path
 
 import torch
 from cells import Cells, pivot
-from data import fashion
-from nets import ResNet
+from data import fashion, reuters
+from nets import Encoder, ResNet
 
 import luthier as lt
 from luthier import importance
@@ -29,6 +30,7 @@ from luthier.surgery import cut
 from luthier.train import recalibrate
 
 HERE = Path(__file__).parent
+DATA = {"fashion": (fashion, ResNet), "reuters": (reuters, Encoder)}
 NEUTRAL = "uniform"  # the allocation under which criteria are compared
 DEFAULT = importance.AUTO[0]
 BEST = ("l2", "fisher")  # the criteria under which allocations are compared
@@ -39,11 +41,13 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, cells: Cells, seed: int) -> None:
         self.args, self.cells, self.seed = args, cells, seed
-        parts = fashion(args.images, seed)
+        read, self.network = DATA[args.data]
+        parts = read(args.images, seed)
+        self.prefix = "" if args.data == "fashion" else f"{args.data}-"
         self.task = lt.Task(**parts, batch_size=128, metrics=["accuracy"])
         x, y = parts["train"]
         self.sample = [(x[i : i + 128], y[i : i + 128]) for i in range(0, 1024, 128)]
-        self.held_out = [(parts["valid"][0][i : i + 256], parts["valid"][1][i : i + 256]) for i in range(0, 2000, 256)]
+        self.held_out = [(parts["valid"][0][i : i + 256], parts["valid"][1][i : i + 256]) for i in range(0, 1024, 256)]
         self.inputs = x[:2]
         self.dense = self._dense()
         self.analysis = analyse(self.dense, self.inputs)
@@ -54,9 +58,9 @@ class Bench:
         return lt.fit(model, self.task, epochs=epochs, lr=1e-3, seed=self.seed, progress=False)
 
     def _dense(self) -> torch.nn.Module:
-        file = self.args.cache / f"dense-{self.args.images}-{self.args.dense_epochs}-{self.seed}.pt"
+        file = self.args.cache / f"dense-{self.prefix}{self.args.images}-{self.args.dense_epochs}-{self.seed}.pt"
         with seeded(self.seed):
-            model = ResNet()
+            model = self.network()
         if file.is_file():
             model.load_state_dict(torch.load(file))
         else:
@@ -81,8 +85,8 @@ class Bench:
         return measure_map(
             self.analysis,
             self.scores(criterion),
-            lambda m: importance.mean_loss(m, self.held_out[:4], "cross_entropy"),
-            cache=self.args.cache / f"map-{criterion}-{self.args.images}-{self.seed}.json",
+            lambda m: importance.mean_loss(m, self.held_out, "cross_entropy"),
+            cache=self.args.cache / f"map-{criterion}-{self.prefix}{self.args.images}-{self.seed}.json",
         )
 
     def pruned(self, criterion: str, allocation: str, kept: float) -> torch.nn.Module:
@@ -120,7 +124,7 @@ class Bench:
         cell("default|auto, sensitivity, distilled", DEFAULT, "sensitivity", distil=True)
         cell("default|auto, sensitivity, fine-tuned", DEFAULT, "sensitivity")
         for name in theirs():
-            self.cells(f"Torch-Pruning|{name}|{at}", lambda name=name: self.row(self.torch_pruned(name, kept)))
+            self.cells(f"Torch-Pruning|{name}|{at}", lambda name=name: self.their_row(name, kept))
         self.cells(f"small dense|trained|{at}", lambda: self.small(kept, False))
         self.cells(f"small dense|distilled|{at}", lambda: self.small(kept, True))
         for criterion in BEST:
@@ -133,10 +137,10 @@ class Bench:
     def small(self, kept: float, distil: bool) -> dict:
         """A narrower network from the start, for as many epochs as the dense one's training and the recovery had."""
         widths = [w / 64 for w in range(4, 65)]
-        costs = [count_macs(ResNet(w), self.inputs[:1]) / self.dense_macs for w in widths]
+        costs = [count_macs(self.network(w), self.inputs[:1]) / self.dense_macs for w in widths]
         width = max(w for w, c in zip(widths, costs, strict=True) if c <= kept)
         with seeded(self.seed):
-            model = ResNet(width)
+            model = self.network(width)
         epochs = self.args.dense_epochs + self.args.epochs
         if distil:
             how = {"epochs": epochs, "lr": 1e-3, "seed": self.seed, "progress": False}
@@ -144,6 +148,13 @@ class Bench:
         else:
             self._train(model, epochs)
         return {"macs": count_macs(model, self.inputs[:1]) / self.dense_macs, "tuned": self.test(model)}
+
+    def their_row(self, name: str, kept: float) -> dict:
+        """A cell of Torch-Pruning's; its error where it has one."""
+        try:
+            return self.row(self.torch_pruned(name, kept))
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}"[:200]}
 
     def torch_pruned(self, name: str, kept: float) -> torch.nn.Module:
         """Torch-Pruning's global pruning to the same MACs, by bisection on its ratio."""
@@ -217,6 +228,7 @@ def report(cells: Cells, kept: list[float]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--data", choices=list(DATA), default="fashion")
     parser.add_argument("--images", type=int, default=15_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--dense-epochs", type=int, default=12)
@@ -224,10 +236,11 @@ def main() -> None:
     parser.add_argument("--kept", type=float, nargs="+", default=[0.25, 0.5, 0.1, 0.33])
     parser.add_argument("--name", default="fashion")
     parser.add_argument("--cache", type=Path, default=Path("runs/bench-prune"))
+    parser.add_argument("--only", default="", help="a regular expression: only these cells")
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    cells = Cells(HERE / "results" / f"{args.name}.jsonl")
+    cells = Cells(HERE / "results" / f"{args.name}.jsonl", args.only)
     if not args.report:
         for seed in range(args.seeds):
             bench = Bench(args, cells, seed)

@@ -113,6 +113,7 @@ def run(bench: Bench, cells: Cells) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--data", choices=["fashion", "reuters"], default="fashion")
     parser.add_argument("--images", type=int, default=15_000)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--dense-epochs", type=int, default=12)
@@ -120,10 +121,11 @@ def main() -> None:
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9, 0.95, 0.98])
     parser.add_argument("--name", default="weights")
     parser.add_argument("--cache", type=Path, default=Path("runs/bench-prune"))
+    parser.add_argument("--only", default="", help="a regular expression: only these cells")
     parser.add_argument("--report", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    cells = Cells(HERE / "results" / f"{args.name}.jsonl")
+    cells = Cells(HERE / "results" / f"{args.name}.jsonl", args.only)
     for seed in range(0 if args.report else args.seeds):
         bench = Bench(args, cells, seed)
         run(bench, cells)

@@ -1,4 +1,4 @@
-"""For every test and every example: torch's global stream starts at the same place; measurements are not kept at home."""
+"""For every test and example: torch's global stream starts at the same place; measurements are not kept at home."""
 
 import os
 import sys

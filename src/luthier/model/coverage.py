@@ -51,6 +51,8 @@ class Coverage:
 
     def __str__(self) -> str:
         head = f"{self.parameters:.1%} of the parameters and {self.macs:.1%} of the MACs can be cut"
+        if not self.parameters and not self.blockers:
+            head += ": every width belongs to the inputs or the outputs, or is protected"
         return "\n".join([head, *(f"  {b}" for b in self.blockers[:5])])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -197,6 +198,8 @@ def prune_neurons(
             raise UsageError("a part is cut by its weights alone", expected="criterion='l2' or the like, no compensate")
     analysis = analyse(model, inputs, protect)
     groups = [g for g in analysis.all_groups if g.default or (head_dim and "head size" in g.roles)]
+    if not groups:
+        warnings.warn(f"nothing of {type(model).__name__} can be cut: {analysis.coverage}", stacklevel=2)
     scores = importance.score(analysis, criterion, data, loss, groups=groups, seed=seed)
     rounding = Rounding(multiple_for(analysis, multiple), minimum)
     found = _map(analysis, scores, data, loss) if needs_map(allocate) else None

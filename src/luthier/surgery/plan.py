@@ -106,7 +106,8 @@ class Plan:
         lines += [f"{name}: removed" for name in self.removed]
         (p0, p1), (m0, m1) = self.parameters, self.macs
         lines.append(
-            f"parameters {p0:,} -> {p1:,} ({p1 / max(p0, 1):.0%}), MACs {m0:,} -> {m1:,} ({m1 / max(m0, 1):.0%})"
+            f"parameters {p0:,} -> {p1:,} ({p1 / max(p0, 1):.0%}), "
+            f"MACs on the whole example batch {m0:,} -> {m1:,} ({m1 / max(m0, 1):.0%})"
         )
         return "\n".join(lines)
 

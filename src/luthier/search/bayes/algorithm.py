@@ -12,7 +12,7 @@ from luthier.pareto import Array
 from luthier.search import _fresh, _memory
 from luthier.search._encode import Encoding
 from luthier.search.bayes import design, model
-from luthier.search.bayes.belief import weigh
+from luthier.search.bayes.belief import extra, weigh
 from luthier.search.bayes.maximise import Acquisition, Effort, maximise
 from luthier.space import Params, Space
 from luthier.trial import Trial
@@ -75,13 +75,15 @@ class Bayes:
         encoding, seen = memory.encoding, [*history, *pending]
         learned = model.learn(memory, history)
         first = self.initial if self.initial is not None else max(4, min(8, len(encoding) // 2 + 3))
+        places = np.argsort(_memory.ranking(learned.losses, learned.table.lack[learned.ran])).astype(float)
+        if len(seen) >= first:
+            first += extra(memory.belief, encoding, learned.rows, places)
         if len(learned.losses) < 2 or len(seen) < first:
             ranked = design.rows(memory.belief, encoding, first, len(seen), key)
         else:
             waiting = encoding.features(memory.rows(pending))
             bold = key.trial % 2 == 1
             wanted: Acquisition = model.acquisition(self._models(encoding), learned, waiting, generator, bold)
-            places = np.argsort(_memory.ranking(learned.losses, learned.table.lack[learned.ran])).astype(float)
             wanted = weigh(wanted, memory.belief, encoding, learned.rows, places)
             ranked = maximise(encoding, wanted, _leaders(learned), generator, self.effort.after(len(seen)))
         taken = memory.taken(history, pending)

@@ -11,6 +11,8 @@ from luthier.search._belief import Belief
 from luthier.search._encode import Encoding
 from luthier.search.bayes.maximise import Acquisition
 
+_TRUSTED = 0.3
+
 
 class Believed:
     """An acquisition, in logarithms, plus (beta / n) log prior, minus what other studies expect in standard deviations.
@@ -69,3 +71,18 @@ def weigh(base: Acquisition, belief: Belief, encoding: Encoding, rows: Array, pl
         places: their places, 0 the best, shape (r,).
     """
     return base if belief.silent else Believed(base, belief, encoding, rows, places)
+
+
+def extra(belief: Belief, encoding: Encoding, rows: Array, places: Array) -> int:
+    """How many first trials come on top: those that went to leaders of other studies, where these turned out wrong.
+
+    Args:
+        belief: what was believed before.
+        encoding: the space's.
+        rows: unit rows of the trials that ran, shape (r, d).
+        places: their places, 0 the best, shape (r,).
+    """
+    known = belief.experience
+    if known is None or known.weights(encoding.features(rows), places).sum() > _TRUSTED:
+        return 0
+    return len(known.leaders)

@@ -41,9 +41,9 @@ def rows(belief: Belief, encoding: Encoding, size: int, index: int, key: Key) ->
     Returns:
         shape (65, d), or (66, d) where a suggestion comes first.
     """
-    d = len(encoding)
+    d, place = len(encoding), max(index - (len(belief.experience.leaders) if belief.experience else 0), 0)
     hypercube = latin(max(size, 1), d, key.for_trial(0).generator("design"))
-    point = _middle(encoding, hypercube[0], belief) if index == 0 else hypercube[index % len(hypercube)]
+    point = _middle(encoding, hypercube[0], belief) if place == 0 else hypercube[place % len(hypercube)]
     unit = np.vstack([point, key.generator("stand-ins").random((64, d))])
     bend = belief.bend(index + 10)
     unit = unit if bend is None else bend(unit)

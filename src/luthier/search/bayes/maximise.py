@@ -40,9 +40,9 @@ class Effort:
         refits: how many times more rarely than usual the model's hyper-parameters are fitted anew.
     """
 
-    uniform: int = 320
-    near: int = 192
-    starts: int = 5
+    uniform: int = 512
+    near: int = 256
+    starts: int = 6
     steps: int = 12
     rounds: int = 2
     refits: int = 1

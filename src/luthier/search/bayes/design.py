@@ -49,12 +49,3 @@ def rows(belief: Belief, encoding: Encoding, size: int, index: int, key: Key) ->
     unit = unit if bend is None else bend(unit)
     guess = None if belief.silent else belief.guess(index, unit[0])
     return unit if guess is None else np.vstack([guess, unit])
-
-
-def _middle(encoding: Encoding, drawn: Array, belief: Belief) -> Array:
-    """The middle of every range; of each choice what is listed first, as people list the usual value first.
-
-    Structures, and choices where there is a belief, are as drawn.
-    """
-    usual = np.where(encoding.listed & ~encoding.structured, 0.0, drawn) if belief.silent else drawn
-    return np.where(encoding.categorical, usual, 0.5)

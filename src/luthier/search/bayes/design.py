@@ -43,7 +43,8 @@ def rows(belief: Belief, encoding: Encoding, size: int, index: int, key: Key) ->
     """
     d, place = len(encoding), max(index - (len(belief.experience.leaders) if belief.experience else 0), 0)
     hypercube = latin(max(size, 1), d, key.for_trial(0).generator("design"))
-    point = _middle(encoding, hypercube[0], belief) if place == 0 else hypercube[place % len(hypercube)]
+    middle = np.where(encoding.categorical, hypercube[0], 0.5)
+    point = middle if place == 0 else hypercube[place % len(hypercube)]
     unit = np.vstack([point, key.generator("stand-ins").random((64, d))])
     bend = belief.bend(index + 10)
     unit = unit if bend is None else bend(unit)

@@ -399,6 +399,6 @@ def test_a_fixed_batch_size_is_named_when_other_batches_come():
 
 def test_a_network_of_which_nothing_can_go_says_why():
     with pytest.warns(UserWarning, match=r"nothing of Linear can be cut: 0\.0%.*inputs or the outputs"):
-        pruned = lt.prune_neurons(nn.Linear(4, 3), torch.zeros(2, 4), ratio=0.5)
+        pruned = prune_neurons(nn.Linear(4, 3), torch.zeros(2, 4), ratio=0.5)
     assert pruned.plan.groups == {}
     assert "whole example batch" in str(pruned.plan)

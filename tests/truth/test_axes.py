@@ -96,3 +96,16 @@ def test_regroup_freezes_what_it_cannot_follow():
     out = regroup([a, b], [3, 8], "no")
     assert [d.size for d in out] == [3, 8]
     assert not any(axes.is_free(e) for e in (a, b, *out))
+
+
+def test_a_network_of_thousands_of_layers_does_not_exhaust_the_stack():
+    first = axes.Axis(4)
+    for _ in range(20_000):
+        axes.unify(first, axes.Axis(4))
+    last = axes.Axis(4, "held")
+    axes.unify(first, last)
+    assert axes.find(first) is axes.find(last)
+    chain = [axes.Axis(4) for _ in range(20_000)]
+    for a, b in zip(chain, chain[1:], strict=False):
+        a.merged = b
+    assert axes.find(chain[0]) is chain[-1]

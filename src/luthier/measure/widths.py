@@ -42,8 +42,8 @@ def price(table: Table, kind: str, multiple: int) -> float:
     """
     wide, power = _BASE + 16, 1 if kind == "depthwise" else 2
     odd = range(_BASE + multiple, wide, 2 * multiple) if multiple < 16 else [wide]
-    best = table(_LAYERS[kind](wide)) / wide**power
-    return max(table(_LAYERS[kind](w)) / w**power for w in odd) / best
+    each = {w: table(_LAYERS[kind](w)) / float(w**power) for w in (*odd, wide)}
+    return max(each[w] for w in odd) / each[wide]
 
 
 def liked(table: Table, kinds: Iterable[str]) -> int:

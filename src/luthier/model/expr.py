@@ -76,10 +76,7 @@ def find(e: Expr) -> Expr:
         (2 x 3)
     """
     if isinstance(e, Axis):
-        if e.merged is None:
-            return e
-        e.merged = find(e.merged)
-        return e.merged
+        return e if e.merged is None else _followed(e)
     parts = [find(part) for part in e.parts]
     kind = type(e)
     if any(isinstance(part, kind) or (kind is Product and part.size == 1) or part.size == 0 for part in parts):
@@ -89,6 +86,19 @@ def find(e: Expr) -> Expr:
     if not parts:
         return Axis(e.size, "a single index")
     return parts[0] if len(parts) == 1 else kind(parts)
+
+
+def _followed(axis: Axis) -> Expr:
+    """The end of a chain of substitutions, which grows with the network's depth; it is shortened for the next time."""
+    chain: list[Axis] = []
+    end: Expr = axis
+    while isinstance(end, Axis) and end.merged is not None:
+        chain.append(end)
+        end = end.merged
+    found = find(end)
+    for a in chain:
+        a.merged = found
+    return found
 
 
 def _flat(kind: type[Product] | type[Sum], parts: Sequence[Expr]) -> list[Expr]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,31 +28,27 @@ def run(
 
     Args:
         traced: the capture.
-        state: its tensors, in any floating type.
+        state: its tensors, in any floating type; each is asked for once, when it is needed.
         inputs: what goes in.
         program: another program over the same state, such as a cut one; the captured one if None.
         look: called with every node and its value.
         step: may compute a node's value instead; returns NotImplemented to let the graph do it.
     """
     program = program or traced.program
-    floats = [t for t in state.values() if t.is_floating_point()]
-    flags = {
-        TRAINING: False,
-        DTYPE: floats[0].dtype if floats else torch.get_default_dtype(),
-        DEVICE: floats[0].device if floats else torch.device("cpu"),
-    }
+    first = next((t for t in state.values() if t.is_floating_point()), torch.empty(0))
+    flags = {TRAINING: False, DTYPE: first.dtype, DEVICE: first.device}
     values: dict[fx.Node, Any] = {}
     flat = iter(program.flatten(inputs.args, inputs.kwargs))
     last = _last_uses(program.graph)
-    for node in program.graph.nodes:
+    for node in _late(program.graph):
         if node.op == "placeholder":
             values[node] = next(flat)
         elif node.op == "get_attr":
-            name = traced.ties.get(node.target, node.target)
+            name = traced.ties.get(str(node.target), str(node.target))
             values[node] = flags[name] if name in flags else state[name]
         elif node.op == "output":
             found = fx.map_arg(node.args[0], lambda n: values[n])
-            return list(found)
+            return list(found)  # type: ignore[arg-type]
         else:
             done = step(node, values) if step else NotImplemented
             values[node] = call(node, values) if done is NotImplemented else done
@@ -61,6 +57,19 @@ def run(
         for gone in last.get(node, ()):
             del values[gone]
     return []
+
+
+def _late(graph: fx.Graph) -> Iterator[fx.Node]:
+    """The nodes in order, tensors of the state right before they are first used: few of them are held at a time."""
+    seen: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            continue
+        for used in node.all_input_nodes:
+            if used.op == "get_attr" and used not in seen:
+                seen.add(used)
+                yield used
+        yield node
 
 
 def call(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:

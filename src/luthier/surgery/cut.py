@@ -13,7 +13,7 @@ from luthier.surgery.plan import Kept, Plan
 
 def slice_state(state: Mapping[str, torch.Tensor], plan: Plan) -> dict[str, torch.Tensor]:
     """The tensors that stay, as copies; flags of what trains are kept."""
-    return {name: sliced(t, _dims(plan, name)).requires_grad_(t.requires_grad) for name, t in state.items()}
+    return {name: sliced(t, kept_of(plan, name)).requires_grad_(t.requires_grad) for name, t in state.items()}
 
 
 def sliced(tensor: torch.Tensor, dims: list[list[int] | None] | None) -> torch.Tensor:
@@ -25,7 +25,8 @@ def sliced(tensor: torch.Tensor, dims: list[list[int] | None] | None) -> torch.T
     return out.clone() if out.data_ptr() == tensor.data_ptr() else out
 
 
-def _dims(plan: Plan, name: str) -> list[list[int] | None] | None:
+def kept_of(plan: Plan, name: str) -> list[list[int] | None] | None:
+    """What stays of a tensor of the state, by dimension; None where all of it does."""
     tables: tuple[Kept, Kept] = (plan.kept, plan.buffers)
     return next((table[name] for table in tables if name in table), None)
 

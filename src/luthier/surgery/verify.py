@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from luthier.model import Analysis, Program, axes, cost
 from luthier.model.op import Dim
 from luthier.model.run import call, run
 from luthier.model.trace import Inputs, evaluating
-from luthier.surgery.cut import slice_state
+from luthier.surgery.cut import kept_of, sliced
 from luthier.surgery.plan import Plan
 
 EXACT = 1e-9
@@ -95,13 +95,14 @@ def verify(
     inputs = doubled(traced.inputs)
     keep = cost.keep_axes(analysis, plan.groups)
     wide, widened = _in_double(traced.program), _in_double(program, copies)
-    whole = shaken(traced.state)
     with torch.no_grad():
         with cost.counting() as after, _running(), repeatable():
-            got = run(traced, slice_state(whole, plan), inputs, program=widened.program)
+            small = Lazy(traced.state, lambda n, t: sliced(_shaken(n, t), kept_of(plan, n)))
+            got = run(traced, small, inputs, program=widened.program)
         survivors = _Survivors(analysis, keep, wide, widened, copies)
         with cost.counting() as before, repeatable():
-            expected = run(traced, masked(whole, plan), inputs, program=wide.program, step=survivors)
+            whole = Lazy(traced.state, lambda n, t: masked(_shaken(n, t), plan.kept.get(n)))
+            expected = run(traced, whole, inputs, program=wide.program, step=survivors)
     saved = (before.get_total_flops() - after.get_total_flops()) // 2
     predicted = plan.macs[0] - plan.macs[1]
     words = "float64, weights shaken, removed elements zeroed, biases too"
@@ -121,7 +122,7 @@ def faithful(analysis: Analysis) -> Proof:
     """Whether the captured graph computes what the model does."""
     traced = analysis.traced
     with torch.no_grad(), repeatable():
-        graph = run(traced, {n: t.detach().clone() for n, t in traced.state.items()}, _copied(traced.inputs))
+        graph = run(traced, Lazy(traced.state, lambda _, t: t.detach().clone()), _copied(traced.inputs))
     model = module_outputs(analysis.model, _copied(traced.inputs))
     return Proof("graph == model", difference(graph, model), SAME, "the captured graph on the example inputs")
 
@@ -187,7 +188,7 @@ def _running() -> Iterator[None]:
 
 def _are_slices(whole: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], plan: Plan) -> Proof:
     """Whether the tensors that will be used are, bit for bit, what the plan keeps of the original's."""
-    wrong = [n for n, t in slice_state(whole, plan).items() if n not in state or not _identical(t, state[n])]
+    wrong = [n for n, t in whole.items() if n not in state or not _identical(sliced(t, kept_of(plan, n)), state[n])]
     words = "every tensor, bit for bit" if not wrong else "not so: " + ", ".join(wrong[:3])
     return Proof("tensors == slices", float(len(wrong)), 0.0, words)
 
@@ -196,13 +197,33 @@ def _identical(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-def shaken(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+class Lazy(Mapping[str, torch.Tensor]):
+    """Tensors by name, each made when it is asked for, so that no second copy of a network has to fit in memory."""
+
+    def __init__(self, state: Mapping[str, torch.Tensor], change: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+        self._state, self._change = state, change
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._change(name, self._state[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+
+def shaken(state: Mapping[str, torch.Tensor]) -> Lazy:
     """The tensors in float64 with a little noise, so that nothing hides behind zeros, ones and equal values.
 
     A freshly initialised network has shifts of zero, scales of one and branches that begin at zero: a wrong cut
     would not show on them.
     """
-    return {name: _noisy(name, t) if t.is_floating_point() else t.detach().cpu().clone() for name, t in state.items()}
+    return Lazy(state, _shaken)
+
+
+def _shaken(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    return _noisy(name, tensor) if tensor.is_floating_point() else tensor.detach().cpu().clone()
 
 
 def _noisy(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -217,22 +238,21 @@ def _noisy(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return out.add_(noise, alpha=0.2 * float(spread)) if torch.isfinite(spread) else out
 
 
-def masked(state: dict[str, torch.Tensor], plan: Plan) -> dict[str, torch.Tensor]:
-    """Zeroes, in place, the removed elements of parameters. Buffers and constants stay."""
-    for name, dims in plan.kept.items():
-        for i, index in enumerate(dims):
-            if index is not None and name in state:
-                gone = torch.ones(state[name].shape[i], dtype=torch.bool)
-                gone[index] = False
-                state[name].index_fill_(i, gone.nonzero().flatten(), 0)
-    return state
+def masked(tensor: torch.Tensor, dims: Sequence[Sequence[int] | None] | None) -> torch.Tensor:
+    """Zeroes, in place, what is removed of a parameter. Buffers and constants have no entry, and stay."""
+    for i, index in enumerate(dims or []):
+        if index is not None:
+            gone = torch.ones(tensor.shape[i], dtype=torch.bool)
+            gone[list(index)] = False
+            tensor.index_fill_(i, gone.nonzero().flatten(), 0)
+    return tensor
 
 
 def same_module(module: nn.Module, graph: nn.Module, analysis: Analysis, plan: Plan) -> Proof:
     """Whether the sliced class computes what the cut graph does: as they are, and with shaken weights."""
     inputs = analysis.traced.inputs
     error = difference(module_outputs(module, inputs), module_outputs(graph, inputs))
-    state = slice_state(shaken(analysis.traced.state), plan)
+    state = Lazy(analysis.traced.state, lambda n, t: sliced(_shaken(n, t), kept_of(plan, n)))
     twins = [_with(copy.deepcopy(m), state) for m in (module, graph)]
     error = max(error, difference(*(module_outputs(m, inputs) for m in twins)))
     return Proof("module == graph", error, SAME, "the sliced class and the cut graph, as they are and shaken")

@@ -92,8 +92,8 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Trials that have ended."""
-        return self.counts.total()
+        """Trials that have ended or are paused."""
+        return self.counts.total() + len(self.paused)
 
     def add(self, trial: Trial) -> bool:
         """Takes a trial's new state; True if it is a new best or a new point of the front."""

@@ -22,12 +22,12 @@ import pytest
 
 import luthier as lt
 from luthier.cli import main
-from luthier.errors import StoreError
-from luthier.store import Header, Lease, View, open_store
+from luthier.errors import CheckError, StoreError
+from luthier.store import Header, Lease, View, kit, open_store
 from luthier.store.memory import Memory
 from luthier.trial import Leg, Report, Status, Trial
 
-AWKWARD = ["plain", 'it\'s "quoted"; DROP TABLE luthier_trials;--', "🎻/../..\\é\n", "x" * 10_000, "%s {} ?"]
+AWKWARD = kit.AWKWARD
 
 
 @dataclass
@@ -89,19 +89,36 @@ def begun(store, name: str = "study", token: str = "me") -> None:
     store.claim(name, token, 60.0)
 
 
-@pytest.mark.parametrize("name", AWKWARD)
-def test_any_name_works(store, name):
-    begun(store, name)
-    store.start(name, "me", Trial(0, {"x": 1}, started=1.0), View())
-    assert [s.header for s in store.studies()] == [header(name)]
-    assert store.trials(name) == [Trial(0, {"x": 1}, started=1.0)]
+@pytest.mark.parametrize("law", kit.LAWS, ids=lambda law: law.__name__)
+def test_the_kit_for_stores_of_ones_own_holds_for_ours(store, law):
+    law(store)
 
 
-def test_a_study_is_created_once(store):
-    assert store.create(header())
-    assert not store.create(header())
-    assert store.state("study").header == header()
-    assert store.state("nobody") is None
+class Forgetful(Memory):
+    """Loses the last report."""
+
+    def finish(self, name, token, trial):
+        super().finish(name, token, replace(trial, reports=trial.reports[:-1]))
+
+
+class Open(Memory):
+    """Lets anybody drive."""
+
+    def claim(self, name, token, patience):
+        self._studies[name].token = token
+
+
+class Short(Memory):
+    """Cuts names."""
+
+    def create(self, header):
+        return super().create(replace(header, name=header.name[:99]))
+
+
+@pytest.mark.parametrize("broken", [Forgetful, Open, Short])
+def test_the_kit_finds_a_broken_store(broken):
+    with pytest.raises((CheckError, KeyError)):
+        kit.check(broken)
 
 
 def test_a_trial_comes_back_as_it_was_written(store):

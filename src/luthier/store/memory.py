@@ -71,7 +71,9 @@ class Memory:
 
     def report(self, name: str, token: str, number: int, report: Report) -> None:
         study = self._mine(name, token)
-        study.trials[number] = study.trials[number].with_report(report)
+        known = study.trials[number]
+        others = tuple(r for r in known.reports if r.step != report.step)
+        study.trials[number] = replace(known, reports=tuple(sorted((*others, report), key=lambda r: r.step)))
 
     def finish(self, name: str, token: str, trial: Trial) -> None:
         study = self._mine(name, token)

@@ -11,6 +11,7 @@ import numpy as np
 
 from luthier.pareto import Array
 from luthier.search._encode import Encoding
+from luthier.search._threads import OneThread
 
 _FIRST = 3  # proposals that come from the leaders
 _APART = 0.1  # leaders closer than this, by the root mean square over columns, count as one
@@ -40,7 +41,8 @@ class Source:
     def _process(self) -> Any:
         from luthier.search.bayes.model import Models  # Gaussian processes: only where there is experience
 
-        return Models(self.encoding).objective(self.rows, self.scores)
+        with OneThread()():  # this import may just have loaded a BLAS that nobody has limited yet
+            return Models(self.encoding).objective(self.rows, self.scores)
 
     def predict(self, features: Array) -> Array:
         """What it expects at feature rows, in standard deviations, lower is better, shape (n,)."""

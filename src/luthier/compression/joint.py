@@ -23,7 +23,7 @@ from luthier.space import Choice, Float, Int, Params, Space
 from luthier.task import Task
 from luthier.train import validate
 
-CRITERIA = ("auto", "l2", "taylor", "activation")
+CRITERIA = ("auto", "l1", "taylor", "activation")
 _SLACK = 1.08  # a predicted cost may be this much over the budget: predictions err, measurements decide
 _SAFE = 0.94  # a first guess should be this much under it
 _PROBES = (0.3, 0.6)

@@ -1,13 +1,18 @@
 """Metrics against scikit-learn, through PyTorch and through an ONNX file."""
 
+import numpy as np
 import pytest
 import torch
 from sklearn import metrics as reference
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
 from torch import nn
 
 import luthier as lt
 from luthier.errors import LuthierError, UsageError
-from luthier.metrics import Metric, metric
+from luthier.metrics import Metric, metric, names
 
 NAMES = ["accuracy", "accuracy_macro", "f1_macro", "f1_micro", "recall_macro", "precision_macro"]
 
@@ -35,6 +40,84 @@ def _reference(name, targets, classes):
 def test_classification_metrics_are_those_of_scikit_learn(name, answers):
     outputs, targets = answers
     assert metric(name)(outputs, targets) == pytest.approx(_reference(name, targets, outputs.argmax(1)), abs=1e-6)
+
+
+@pytest.mark.parametrize("average", ["micro", "macro", "weighted"])
+@pytest.mark.parametrize(("name", "function"), [("f1", "f1_score"), ("precision", "precision_score"),
+                                                ("recall", "recall_score")])  # fmt: skip
+def test_every_average_is_that_of_scikit_learn(name, function, average, answers):
+    outputs, targets = answers
+    expected = getattr(reference, function)(targets, outputs.argmax(1), average=average)
+    assert metric(f"{name}_{average}")(outputs, targets) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "average"), [("auroc", "macro"), ("auroc_weighted", "weighted")])
+def test_the_area_under_the_curve_is_that_of_scikit_learn(name, average, answers):
+    outputs, targets = answers
+    expected = reference.roc_auc_score(targets, outputs.softmax(1), multi_class="ovr", average=average)
+    assert metric(name)(outputs, targets) == pytest.approx(expected, abs=1e-5)
+    yes_no, answer = outputs[:, 0], targets % 2
+    assert metric("auroc")(yes_no, answer) == pytest.approx(reference.roc_auc_score(answer, yes_no), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [("mse", "mean_squared_error"), ("rmse", "root_mean_squared_error"), ("mae", "mean_absolute_error"),
+     ("r2", "r2_score")],
+)  # fmt: skip
+def test_scores_of_numbers_are_those_of_scikit_learn(name, function):
+    generator = torch.Generator().manual_seed(0)
+    outputs, targets = torch.randn(50, 1, generator=generator), torch.randn(50, generator=generator)
+    assert metric(name)(outputs, targets) == pytest.approx(getattr(reference, function)(targets, outputs), abs=1e-6)
+
+
+def test_targets_of_minus_100_do_not_count(answers):
+    outputs, targets = answers
+    hidden = torch.where(torch.arange(200) < 50, -100, targets)
+    for name in ("accuracy", "f1_macro", "auroc"):
+        assert metric(name)(outputs, hidden) == pytest.approx(metric(name)(outputs[50:], targets[50:]), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in names() if n not in ("cer", "wer", "transcript_accuracy")])
+def test_every_name_scores_something(name, answers):
+    outputs, targets = answers
+    numbers = name in ("mse", "rmse", "mae", "r2")
+    assert metric(name)(outputs[:, 0] if numbers else outputs, outputs[:, 1] if numbers else targets) != 0
+
+
+SAME = ["accuracy", "f1_macro", "recall_weighted", "auroc", "perplexity"]
+
+
+def test_the_same_through_every_door(tmp_path):
+    """A logistic regression of scikit-learn, the torch module of the same weights, and its ONNX file."""
+    x, y = torch.randn(120, 6, dtype=torch.float64), torch.randint(3, (120,))
+    estimator = LogisticRegression().fit(x.numpy(), y.numpy())
+    model = nn.Linear(6, 3).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.from_numpy(estimator.coef_))
+        model.bias.copy_(torch.from_numpy(estimator.intercept_))
+    lt.export_onnx(model, tmp_path / "m.onnx", x[:4])
+    batches = [(x[:70], y[:70]), (x[70:], y[70:])]
+    scores = [lt.evaluate(m, batches, SAME) for m in (model, tmp_path / "m.onnx", estimator)]
+    for other in scores[1:]:
+        assert other == pytest.approx(scores[0], abs=1e-6)
+
+
+def test_estimators_bring_their_own_names_of_classes():
+    x, y = torch.randn(90, 4).numpy(), torch.randint(3, (90,)).numpy()
+    names_of = np.array(["cat", "dog", "eel"])
+    for estimator in (LogisticRegression(), LinearSVC(), RidgeClassifier(), make_pipeline(StandardScaler(), SVC())):
+        estimator.fit(x, names_of[y])
+        expected = reference.accuracy_score(names_of[y], estimator.predict(x))
+        assert lt.evaluate(estimator, (x, names_of[y]))["accuracy"] == pytest.approx(expected)
+    with pytest.raises(UsageError, match="not seen"):
+        lt.evaluate(estimator, (x, np.where(y == 0, "ant", names_of[y])))
+
+
+def test_regressors_are_scored_too():
+    x, y = torch.randn(90, 4).numpy(), torch.randn(90).numpy()
+    estimator = LinearRegression().fit(x, y)
+    assert lt.evaluate(estimator, (x, y), ["r2"])["r2"] == pytest.approx(estimator.score(x, y), abs=1e-6)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("mse", 2.5), ("mae", 1.5)])

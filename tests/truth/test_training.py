@@ -47,6 +47,34 @@ def test_warmup_rises_to_one_and_then_falls():
     assert all(a >= b for a, b in itertools.pairwise(factors[4:]))
 
 
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [("step", [1, 0.1, 0.01]), ("exponential", [1, 0.1, 0.01**0.75]), (lambda done: 1 - done**2, [1, 0.75, 0.4375])],
+)
+def test_further_schedules(schedule, factors):
+    assert [rate(Recipe(warmup=0.0, schedule=schedule), s, 20) for s in (0, 10, 15)] == pytest.approx(factors)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_computes_in_the_short_type_and_learns(precision):
+    seen, net = set(), _net()
+    net[4].register_forward_hook(lambda m, i, o: seen.add(o.dtype) if m.training else None)
+    lt.fit(net, _task(), epochs=8, lr=1e-2, precision=precision, progress=False)
+    assert seen == {getattr(torch, precision)}
+    assert net[0].weight.dtype == torch.float32
+    assert lt.evaluate(net, _data())["accuracy"] > 0.8
+
+
+def test_a_clipped_step_is_no_longer_than_it_may_be():
+    x, y = _data(32)
+    model = nn.Linear(4, 2)
+    before = model.weight.detach().clone(), model.bias.detach().clone()
+    settings = {"optimizer": "sgd", "momentum": 0.0, "schedule": "constant", "weight_decay": 0.0, "warmup": 0.0}
+    lt.fit(model, lt.Task(train=[(x, y)], valid=[(x, y)]), epochs=1, lr=1.0, clip=1e-3, progress=False, **settings)
+    moved = [float((a - b).square().sum()) for a, b in zip(before, (model.weight, model.bias), strict=True)]
+    assert sum(moved) ** 0.5 == pytest.approx(1e-3, rel=1e-3)
+
+
 def test_one_step_of_plain_sgd_by_hand():
     model, twin = nn.Linear(4, 2), nn.Linear(4, 2)
     twin.load_state_dict(model.state_dict())

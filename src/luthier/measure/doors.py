@@ -110,22 +110,38 @@ def _through_keras(model: Any) -> Predict:
 
 
 def _through_estimator(model: Any) -> Predict:
-    """Log probabilities where it gives any, so that their softmax is the probabilities; decisions; or predictions."""
+    """Log probabilities where it gives any, so that their softmax is the probabilities; decisions; or predictions.
+
+    The class that it predicts is the largest always: some estimators (support vector machines) predict by other rules
+    than by what they give for each class.
+    """
+    classes = getattr(model, "classes_", None)
 
     def predict(batch: Batch) -> Tensor:
         x = _array(batch.inputs[0])
-        if hasattr(model, "predict_proba"):
-            with np.errstate(divide="ignore"):
-                return torch.from_numpy(np.log(np.asarray(model.predict_proba(x), dtype=np.float64)).clip(min=-1e4))
-        classes = getattr(model, "classes_", None)
-        if classes is None:
-            return torch.from_numpy(np.asarray(model.predict(x), dtype=np.float64))
-        if hasattr(model, "decision_function"):
-            scores = np.asarray(model.decision_function(x), dtype=np.float64)
-            return torch.from_numpy(np.stack([-scores / 2, scores / 2], 1) if scores.ndim == 1 else scores)
-        return torch.from_numpy((np.asarray(model.predict(x))[:, None] == np.asarray(classes)).astype(np.float64))
+        predicted = np.asarray(model.predict(x))
+        if not isinstance(classes, np.ndarray):
+            return torch.from_numpy(predicted.astype(np.float64))
+        chosen = predicted[:, None] == classes
+        scores = _scores(model, x, chosen)
+        other = ~chosen[np.arange(len(scores)), scores.argmax(1)][:, None]
+        above = np.nextafter(scores.max(1, keepdims=True), np.inf)
+        return torch.from_numpy(np.where(chosen & other, above, scores))
 
     return predict
+
+
+def _scores(model: Any, x: NDArray[Any], chosen: NDArray[Any]) -> NDArray[Any]:
+    """What a classifier gives for each class, shape (n, classes)."""
+    if hasattr(model, "predict_proba"):
+        with np.errstate(divide="ignore"):
+            return np.log(np.asarray(model.predict_proba(x), dtype=np.float64)).clip(min=-1e4)
+    if not hasattr(model, "decision_function"):
+        return chosen.astype(np.float64)
+    given = np.asarray(model.decision_function(x), dtype=np.float64)
+    if given.ndim == 1:
+        return np.stack([-given / 2, given / 2], 1)
+    return given if given.shape == chosen.shape else chosen.astype(np.float64)
 
 
 def _array(x: Any) -> NDArray[Any]:

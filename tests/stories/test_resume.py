@@ -1,0 +1,120 @@
+"""A training run that is killed goes on from its checkpoint, bit for bit."""
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import luthier as lt
+from luthier.errors import LuthierError
+
+SCRIPT = """
+import os, signal, sys, random
+import numpy as np, torch
+from torch import nn
+import luthier as lt
+
+place, kill_after, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+x = torch.randn(96, 4, generator=generator)
+y = (x[:, 0] + x[:, 1] > 0).long()
+task = lt.Task(train=(x, y), valid=(x, y), batch_size=32)
+torch.manual_seed(1)
+net = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 2))
+teacher = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+
+def tell(epoch, scores):
+    random.random(), np.random.rand()  # a user's augmentation may draw from these
+    print(epoch, flush=True)
+    if epoch == kill_after:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+settings = dict(epochs=6, lr=1e-2, accumulate=2, progress=False, on_epoch=tell, checkpoint=place + ".ckpt")
+if how == "fit":
+    lt.fit(net, task, **settings)
+else:
+    lt.distill(net, teacher, task, losses={"kl": 0.5, "task": 0.5}, **settings)
+torch.save({"state": net.state_dict(), "next": [random.random(), float(np.random.rand())]}, place + ".pt")
+"""
+
+
+def _run(place, kill_after, how):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(place), str(kill_after), how], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout.split(), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["fit", "distill"])
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, how):
+    code, epochs, error = _run(tmp_path / "whole", 0, how)
+    assert code == 0, error
+    assert epochs == list("123456")
+    assert _run(tmp_path / "killed", 2, how)[:2] == (-signal.SIGKILL, ["1", "2"])
+    assert _run(tmp_path / "killed", 4, how)[:2] == (-signal.SIGKILL, ["3", "4"])
+    assert _run(tmp_path / "killed", 0, how)[:2] == (0, ["5", "6"])
+    whole, killed = (torch.load(tmp_path / f"{n}.pt", weights_only=True)["state"] for n in ("whole", "killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def _task():
+    x = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+    return lt.Task(train=(x, (x[:, 0] > 0).long()), valid=(x, (x[:, 0] > 0).long()))
+
+
+def test_a_finished_run_gives_its_result_again(tmp_path):
+    seen, states = [], []
+    for _ in range(2):
+        torch.manual_seed(0)
+        net = lt.fit(
+            nn.Linear(4, 2), _task(), epochs=3, checkpoint=tmp_path / "a", progress=False,
+            on_epoch=lambda e, s: seen.append(e),
+        )  # fmt: skip
+        states.append(net.weight.detach())
+    assert seen == [1, 2, 3]
+    assert torch.equal(*states)
+
+
+def test_an_early_stop_is_remembered(tmp_path):
+    seen = []
+    how = {"epochs": 20, "lr": 0.0, "patience": 2, "checkpoint": tmp_path / "a", "progress": False}
+    for _ in range(2):
+        torch.manual_seed(0)
+        lt.fit(nn.Linear(4, 2), _task(), on_epoch=lambda e, s: seen.append(e), **how)
+    assert seen == [1, 2, 3]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    lt.fit(nn.Linear(4, 2), _task(), epochs=1, checkpoint=tmp_path / "a", progress=False)
+    for net, settings in ((nn.Linear(4, 2), {"epochs": 2}), (nn.Sequential(nn.Linear(4, 2)), {"epochs": 1})):
+        with pytest.raises(LuthierError, match="another run"):
+            lt.fit(net, _task(), checkpoint=tmp_path / "a", progress=False, **settings)
+
+
+@pytest.mark.parametrize("contents", [b"", b"no checkpoint", b"PK\x03\x04" + bytes(50)])
+def test_a_damaged_checkpoint_is_named(tmp_path, contents):
+    (tmp_path / "a").write_bytes(contents)
+    with pytest.raises(LuthierError, match="cannot be read"):
+        lt.fit(nn.Linear(4, 2), _task(), epochs=1, checkpoint=tmp_path / "a", progress=False)
+
+
+def test_a_checkpoint_that_would_run_code_is_not_read(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (exec, ("raise SystemExit('ran')",))
+
+    torch.save({"version": 1, "key": Evil()}, tmp_path / "a")
+    with pytest.raises(LuthierError, match="cannot be read"):
+        lt.fit(nn.Linear(4, 2), _task(), epochs=1, checkpoint=tmp_path / "a", progress=False)
+
+
+def test_training_leaves_every_random_stream_as_it_was():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    lt.fit(nn.Linear(4, 2), _task(), epochs=1, progress=False)
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002

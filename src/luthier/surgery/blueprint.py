@@ -47,7 +47,8 @@ class Blueprint:
         cls, traced: Traced, program: Program, state: Mapping[str, torch.Tensor], attributes: Attributes, target: str
     ) -> Blueprint:
         """The blueprint of a captured network, cut or not."""
-        constants = {n: t for n, t in state.items() if n in traced.constants}
+        made = traced.constants
+        constants = {n: t for n, t in state.items() if n in made}
         example = tuple(_described(v) for v in pytree.tree_leaves((traced.inputs.args, traced.inputs.kwargs)))
         transient = tuple(sorted(traced.transient))
         return cls(program, traced.parameters, dict(traced.ties), transient, constants, attributes, target, example)

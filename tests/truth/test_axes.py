@@ -1,5 +1,7 @@
 """The axis algebra against what can be listed by hand."""
 
+import itertools
+
 import numpy as np
 
 from luthier.model import axes
@@ -106,6 +108,6 @@ def test_a_network_of_thousands_of_layers_does_not_exhaust_the_stack():
     axes.unify(first, last)
     assert axes.find(first) is axes.find(last)
     chain = [axes.Axis(4) for _ in range(20_000)]
-    for a, b in zip(chain, chain[1:], strict=False):
+    for a, b in itertools.pairwise(chain):
         a.merged = b
     assert axes.find(chain[0]) is chain[-1]

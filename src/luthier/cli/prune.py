@@ -68,7 +68,7 @@ def command(
     recalibrate(pruned.model, task)
     if epochs:
         distill(pruned.model, model, task, epochs=epochs)
-    console.print(pruned.plan)
+    console.print(str(pruned.plan), highlight=False, markup=False, soft_wrap=True)
     publish(console, Path(out or f"runs/{Path(file).stem}-pruned"), task, ("dense", model), ("pruned", pruned))
 
 

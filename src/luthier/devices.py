@@ -1,7 +1,8 @@
 """One device, or several through Lightning Fabric: what a training loop asks of them.
 
 With a Fabric each process trains on its share of the batches and the gradients are averaged; precision and devices are
-the Fabric's. Every process validates on all validation data, so that all take the same decisions. ::
+the Fabric's. Every process validates on all validation data, so that all take the same decisions. Losses that leave a
+part of the student without a gradient (hints alone) need ``strategy="ddp_find_unused_parameters_true"``. ::
 
     from lightning_fabric import Fabric
 

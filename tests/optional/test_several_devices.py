@@ -29,7 +29,7 @@ task = lt.Task(train=(x, y), valid=(x, y), batch_size=32)
 model = lt.fit(net(), task, **how)
 student = lt.distill(net(), [model, net()], task, losses={"kl": 0.5, "task": 0.5}, **how)
 narrow = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
-hinted = lt.distill(narrow, net(), task, losses={"hint": 1.0}, taps=["0"], **how)
+hinted = lt.distill(narrow, net(), task, losses={"hint": 1.0, "task": 0.5}, taps=["0"], **how)
 large = lt.Task(train=(x, y), valid=(x, y), batch_size=64)
 alone = lt.fit(net(), large, **{**how, "fabric": None})
 for trained in (model, student, hinted):

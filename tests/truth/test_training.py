@@ -71,7 +71,7 @@ def test_a_clipped_step_is_no_longer_than_it_may_be():
     before = model.weight.detach().clone(), model.bias.detach().clone()
     settings = {"optimizer": "sgd", "momentum": 0.0, "schedule": "constant", "weight_decay": 0.0, "warmup": 0.0}
     lt.fit(model, lt.Task(train=[(x, y)], valid=[(x, y)]), epochs=1, lr=1.0, clip=1e-3, progress=False, **settings)
-    moved = [float((a - b).square().sum()) for a, b in zip(before, (model.weight, model.bias), strict=True)]
+    moved = [float((a - b).detach().square().sum()) for a, b in zip(before, (model.weight, model.bias), strict=True)]
     assert sum(moved) ** 0.5 == pytest.approx(1e-3, rel=1e-3)
 
 

@@ -109,9 +109,10 @@ def test_a_page_appears_whole_or_not_at_all(tmp_path, monkeypatch):
             file.write(text[:3])
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OutputError, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        write(page, "new and longer")
+        with pytest.raises(OutputError, match="No space left"):
+            write(page, "new and longer")
     assert page.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
     assert write(page, "new").read_text() == "new"

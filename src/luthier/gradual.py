@@ -60,7 +60,12 @@ class GradualPruning:
     def __call__(self, epoch: int, scores: Mapping[str, float] | None = None) -> None:
         """Raises the ratio to the schedule's at this epoch; what is gone stays gone."""
         found = importance.weight_scores(self.model, self.criterion, **self.evidence)
-        mine = {name: _lowest_where_gone(found[_inside(name)], self._kept(name)) for name in self.names}
+        scores = {name: found[_inside(name)] for name in self.names}
+        kept = {name: self._kept(name) for name in self.names}
+        if self.scope == "global":
+            mine = _lowest_where_gone(scores, kept)
+        else:
+            mine = {n: _lowest_where_gone({n: scores[n]}, kept)[n] for n in self.names}
         apply_masks(self.model, keep_by_ratio(mine, self.schedule(epoch), self.scope))
 
     def _kept(self, name: str) -> Tensor:
@@ -74,10 +79,17 @@ def _inside(name: str) -> str:
     return f"{owner}.parametrizations.{leaf}.original".lstrip(".")
 
 
-def _lowest_where_gone(scores: Tensor, kept: Tensor) -> Tensor:
-    """Scores from above 0, and 0 where a weight is gone already: a kept one with a score of 0 goes after it."""
-    floor = 1e-9 * float(scores.abs().max()) or 1e-9
-    return torch.where(kept, scores - scores.min().clamp(max=0) + floor, torch.zeros_like(scores))
+def _lowest_where_gone(scores: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scores from above 0, and 0 where a weight is gone already: a kept one with a score of 0 goes after it.
+
+    All are shifted alike, so that those of different layers still compare.
+    """
+    lowest = min((float(s.min()) for s in scores.values()), default=0.0)
+    floor = 1e-9 * max((float(s.abs().max()) for s in scores.values()), default=0.0) or 1e-9
+    return {
+        name: torch.where(kept[name], values - min(lowest, 0.0) + floor, torch.zeros_like(values))
+        for name, values in scores.items()
+    }
 
 
 class Rewind:

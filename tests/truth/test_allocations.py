@@ -206,3 +206,16 @@ def test_prune_neurons_measures_the_map_itself():
     assert 0.45 <= pruned.plan.macs[1] / pruned.plan.macs[0] <= 0.5
     with pytest.raises(UsageError, match="needs data= and loss="):
         lt.prune_neurons(model, x, ratio=0.5, allocate="sensitivity")
+
+
+def test_an_empty_budget_is_refused():
+    analysis = analyse(chain(4), torch.zeros(1, 4))
+    with pytest.raises(UsageError, match="names no cost"):
+        allocate(analysis, importance.score(analysis, "l2"), budget={})
+
+
+def test_lamp_keeps_the_highest_of_scores_that_fall_below_zero():
+    scores = torch.tensor([-5.0, -0.1, 0.1, 5.0])
+    assert (lamp(scores) > lamp(scores).median()).tolist() == [False, False, True, True]
+    analysis = analyse(chain(4), torch.zeros(1, 4))
+    assert allocate(analysis, {"0": scores}, "lamp", ratio=0.5) == {"0": [2, 3]}

@@ -284,3 +284,23 @@ def test_gradual_pruning_follows_its_schedule_and_never_brings_back():
 def test_bad_input_is_named(how, word):
     with pytest.raises(UsageError, match=word):
         lt.prune_weights(_net(), **how)
+
+
+def test_layers_of_signed_scores_compare_over_all_layers_while_masks_grow():
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    values = [[[-9.0, -8.0], [-7.0, -6.0]], [[1.0, 2.0], [3.0, 4.0]]]
+    with torch.no_grad():
+        for layer, weight in zip(model, values, strict=True):
+            layer.weight.copy_(torch.tensor(weight))
+    prune = GradualPruning(model, Schedule(0.5, steps=1, kind="one-shot"), criterion=lambda e: e.weight)
+    prune(1)
+    prune(2)
+    assert [int(layer.weight.count_nonzero()) for layer in model] == [0, 4]
+
+
+def test_lamp_removes_the_lowest_of_signed_scores():
+    model = nn.Sequential(nn.Linear(4, 1, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[-5.0, -0.1, 0.1, 5.0]]))
+    masked = lt.prune_weights(model, ratio=0.5, scope="lamp", criterion=lambda e: e.weight)
+    assert masked.masks["0.weight"].tolist() == [[False, False, True, True]]

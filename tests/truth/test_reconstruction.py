@@ -7,6 +7,7 @@ from torch import nn
 
 import luthier as lt
 from luthier.errors import UsageError
+from luthier.surgery.reconstruct import _fitted
 
 
 def test_linear_consumers_are_least_squares():
@@ -49,3 +50,15 @@ def test_it_needs_data():
         lt.prune_neurons(model, torch.zeros(1, 6), ratio=0.5, compensate="least_squares")
     with pytest.raises(UsageError, match="least_squares"):
         lt.prune_neurons(model, torch.zeros(1, 6), ratio=0.5, compensate="least squares")
+
+
+def test_weights_stay_where_the_data_say_nothing():
+    torch.manual_seed(0)
+    x = torch.cat([torch.randn(50, 3), torch.zeros(50, 2)], 1).double()  # two inputs are silent in the data
+    seen, weight = torch.cat([x, torch.ones(50, 1)], 1), torch.randn(4, 5).double()
+    moments = seen.T @ seen
+    whole, _ = _fitted(weight, [0, 1, 2, 3, 4], moments, free=False)
+    assert torch.allclose(whole, weight, atol=1e-12)
+    cut, _ = _fitted(weight, [0, 2, 4], moments, free=False)
+    assert torch.allclose(cut[:, 2], weight[:, 4], atol=1e-12)
+    assert not torch.allclose(cut[:, 0], weight[:, 0], atol=1e-6)

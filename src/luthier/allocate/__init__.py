@@ -203,7 +203,7 @@ def allocate(
     groups = tuple(g for g in analysis.all_groups if g.name in scores)
     chosen = get("threshold" if threshold is not None and method == "uniform" else method)
 
-    limits = Budget.of(analysis, budget or {"macs": 0.5}, costs or {})
+    limits = Budget.of(analysis, {"macs": 0.5} if budget is None else budget, costs or {})
     saved = savings(groups, limits.used) if getattr(chosen, "needs_map", False) else {}
 
     def request(share: Ratio) -> Request:

@@ -37,8 +37,10 @@ class Budget:
         """Reads ``{"macs": 0.5}``.
 
         Raises:
-            UsageError: an unknown cost, or a share outside (0, 1].
+            UsageError: no cost, an unknown one, or a share outside (0, 1].
         """
+        if not shares:
+            raise UsageError("the budget names no cost", expected='{"macs": 0.5}', got=repr(shares))
         known: dict[str, Cost] = {
             "macs": lambda keep: cost.macs(analysis, keep),
             "params": lambda keep: cost.parameters(analysis, keep),

@@ -23,10 +23,13 @@ def lamp(scores: Tensor) -> Tensor:
     Formula:
         s_u^2 / sum of s_v^2 over all v that are not below u (the last one's is 1)
 
+    Where scores fall below 0 (criterion "movement") the lowest counts as 0: squared, they would come out on top.
+
     Source:
         Lee et al., "Layer-adaptive sparsity for the magnitude-based pruning", ICLR 2021, equation 4.
     """
-    squares = scores.double().flatten().square()
+    values = scores.double().flatten()
+    squares = (values - values.min().clamp(max=0)).square() if len(values) else values
     order = squares.argsort(stable=True)
     sorted_squares = squares[order]
     left = sorted_squares.flip(0).cumsum(0).flip(0)

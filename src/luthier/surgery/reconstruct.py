@@ -64,7 +64,7 @@ def _fitted(weight: Tensor, kept: list[int], moments: Tensor, free: bool) -> tup
     rows = torch.cat([rows, torch.zeros_like(rows[:, :1])], 1)  # the bias, of which only the change is sought
     columns = torch.tensor([c * size + k for c in kept for k in range(size)] + [rows.shape[1] - 1] * free)
     inner = moments[columns][:, columns]
-    inner = inner + DAMPING * inner.diagonal().mean() * torch.eye(len(columns), dtype=inner.dtype)
     difference = rows @ moments[:, columns] - rows[:, columns] @ inner
-    best = rows[:, columns] + torch.linalg.solve(inner, difference.T).T
+    damped = inner + DAMPING * inner.diagonal().mean() * torch.eye(len(columns), dtype=inner.dtype)
+    best = rows[:, columns] + torch.linalg.solve(damped, difference.T).T  # what the data do not ask for stays
     return (best[:, :-1], best[:, -1]) if free else (best, torch.zeros(len(best)))

@@ -218,3 +218,23 @@ def test_every_search_goes_on_after_repeats(algorithm, tmp_path):
     searched = [tuple(t.params.items()) for t in study.trials if t.number not in again]
     assert len(searched) == len(set(searched)) == 20
     assert study.replay() == []
+
+
+def test_an_interrupted_repeat_is_never_stopped(tmp_path):
+    dead = []
+
+    def curved(trial):
+        if trial.number == 31 and not dead:
+            dead.append(True)
+            raise KeyboardInterrupt
+        for step in (1, 2, 3):
+            trial.report(step, loss=_value(trial) + (9.0 if trial.number >= 30 else 0.0))
+        return noisy(trial)
+
+    how = {"store": tmp_path / "s.db", "name": "a", "replicate": 2, "stop": "median"}
+    with pytest.raises(KeyboardInterrupt):
+        _tune(curved, **how)
+    study = _tune(curved, **how)
+    assert len(study.trials) == 40
+    assert [len(study.trials[n].reports) for n in range(30, 40)] == [3] * 10
+    assert {t.status.value for t in study.trials[30:]} == {"complete"}

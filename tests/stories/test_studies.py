@@ -127,6 +127,13 @@ def test_a_target_ends_the_study():
     assert all(t.metrics["loss"] > 0.05 for t in study.trials[:-1])
 
 
+def test_a_target_that_was_reached_stays_reached(tmp_path):
+    how = {"target": 0.05, "trials": 1000, "store": tmp_path / "s.db", "name": "a"}
+    count = len(tuned(**how).trials)
+    assert [len(tuned(**how).trials) for _ in range(2)] == [count, count]
+    assert len(tuned(**{**how, "target": 1e-9, "trials": count + 2}).trials) == count + 2
+
+
 def test_a_target_of_several_objectives_needs_names():
     both = {"minimize": None, "objectives": {"a": "min", "b": "max"}}
     study = tuned(lambda t: {"a": t["x"], "b": t["x"]}, target={"a": 0.5, "b": 0.4}, trials=1000, **both)

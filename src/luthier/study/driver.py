@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class Run:
         ledger: its trials so far.
         progress: what people see.
         folder: where checkpoints live.
+        copies: numbers of the trials that are repeats; no rule stops them, and no target counts them.
     """
 
     settings: Settings
@@ -48,6 +49,7 @@ class Run:
     ledger: Ledger
     progress: Progress
     folder: Path
+    copies: Collection[int] = ()
 
 
 class Driver:
@@ -75,7 +77,7 @@ class Driver:
         self._promoter = promoter(run_.settings.stop)
         self._steps = sum(len(_kept(t).reports) for t in self._ledger.trials)
         self._exhausted = False
-        self._enough = False
+        self._enough = any(self._reached(t) for t in self._ledger.trials)
         self._halt = False  # by a callback
         self._over = False
         self._error: LuthierError | None = None
@@ -287,7 +289,7 @@ class Driver:
     def _judged(self, trial: Trial) -> str | None:
         """Why a trial stops or pauses now, or None."""
         rule, objectives, lag = self._settings.stop, self._settings.objectives, self._settings.pool.lag
-        if rule is None:
+        if rule is None or trial.number in self._run.copies:
             return None
         reason = rule.stops(trial, self._ledger.others(trial.number, lag), objectives)
         if reason is not None or self._promoter is None:
@@ -323,9 +325,13 @@ class Driver:
 
     def _end(self, trial: Trial, outcome: Outcome) -> None:
         ended = self._keep(trial, outcome)
-        if self._settings.budget.reached(ended, self._settings.objectives):
-            self._enough = True
+        self._enough = self._enough or self._reached(ended)
         self._told(ended)
+
+    def _reached(self, trial: Trial) -> bool:
+        """Whether a trial of the search is good enough to end it."""
+        counts = trial.number not in self._run.copies
+        return counts and self._settings.budget.reached(trial, self._settings.objectives)
 
     def _keep(self, trial: Trial, outcome: Outcome) -> Trial:
         """Writes down how a trial stands at the end of its leg."""

@@ -186,7 +186,8 @@ def _phase(study: Study, settings: Settings, store: Store, progress: Progress) -
         for callback in settings.callbacks:
             callback(study, trial)
 
-    driver = Driver(Run(settings, store, study.name, study.ledger, progress, study.folder), told)
+    copies = originals(study.views)
+    driver = Driver(Run(settings, store, study.name, study.ledger, progress, study.folder, copies), told)
     study.ender = driver.stop
     driver.drive()
     study.ender = None

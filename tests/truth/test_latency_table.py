@@ -102,3 +102,23 @@ def test_a_profile_shows_each_layers_time_and_is_plain_data(net, tmp_path, monke
     data = found.to_json()
     assert data["layers"][0]["ms"] == times[""]
     assert " ms " in str(found)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"x": "fast"}', '{"x": NaN}', "3", "null"])
+def test_a_file_that_is_no_table_is_measured_anew(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path))
+    Table.here().save()
+    (file,) = tmp_path.iterdir()
+    file.write_text(content)
+    assert Table.here().times == {}
+
+
+def test_where_times_cannot_be_kept_that_is_a_warning(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way of a folder")
+    monkeypatch.setenv("LUTHIER_CACHE", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="cannot be kept"):
+        Table.here().save()
+    monkeypatch.delenv("LUTHIER_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert Table.here().path is None

@@ -17,7 +17,7 @@ from luthier.distillation.losses.hint import Hint
 from luthier.distillation.taps import Maps, Pair, Tap, Taps, read_taps
 from luthier.distillation.teachers import as_several, read_shares, teach
 from luthier.errors import UsageError, unknown
-from luthier.model.trace import evaluating
+from luthier.model.evaluating import evaluating
 from luthier.sequences import at, positions
 from luthier.surgery.plan import Plan
 from luthier.task import Task

@@ -16,7 +16,8 @@ from torch.utils import _pytree as pytree
 from luthier.errors import CheckError, OutputError, UsageError
 from luthier.export.write import write_onnx
 from luthier.measure.runtime import Session
-from luthier.model.trace import Inputs, evaluating
+from luthier.model.evaluating import evaluating
+from luthier.model.trace import Inputs
 from luthier.surgery.verify import difference, flat
 from luthier.task import device_of
 

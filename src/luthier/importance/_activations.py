@@ -13,10 +13,11 @@ from luthier.importance._axes import by_index
 from luthier.importance._batches import Loss, batches, loss_function
 from luthier.model import Analysis, axes
 from luthier.model.axes import find, touches
+from luthier.model.evaluating import evaluating
 from luthier.model.groups import Group
 from luthier.model.op import Dim
 from luthier.model.run import call, run
-from luthier.model.trace import Inputs, evaluating
+from luthier.model.trace import Inputs
 
 Moments = Callable[..., Sequence[Tensor]]
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from luthier.errors import UsageError
-from luthier.model.trace import Inputs, evaluating
+from luthier.model.evaluating import evaluating
+from luthier.model.trace import Inputs
 
 Loss = Callable[[Any, Any], Tensor]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from luthier.batch import Batch, device_of, outputs_of
 from luthier.errors import UsageError
 from luthier.measure.runtime import Session
-from luthier.model.trace import evaluating
+from luthier.model.evaluating import evaluating
 
 Predict = Callable[[Batch], Tensor]
 

@@ -22,7 +22,7 @@ from luthier.measure.latency import Latency, measure
 from luthier.measure.table import Predictor, Table
 from luthier.model import Analysis, analyse
 from luthier.model.cost import counting
-from luthier.model.trace import evaluating
+from luthier.model.evaluating import evaluating
 from luthier.words import number, printed
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,10 +41,8 @@ _ROWS, _COLUMNS = 256, 256  # at which element-wise work is timed
 
 def folder() -> Path:
     """Where measurements are kept: ``LUTHIER_CACHE``, else the user's cache folder."""
-    base = (
-        os.environ.get("LUTHIER_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "luthier"
-    )
-    return Path(base)
+    given = os.environ.get("LUTHIER_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "luthier"
 
 
 def machine() -> str:
@@ -83,10 +82,14 @@ class Table:
 
     @classmethod
     def here(cls) -> Table:
-        """This machine's, from its file."""
-        path = folder() / f"latency-{machine()}.json"
+        """This machine's, from its file; empty where that is not there yet, or damaged."""
+        name = f"latency-{machine()}.json"
         try:
-            return cls(path, times=dict(json.loads(path.read_text())))
+            path = folder() / name
+        except RuntimeError:  # this user has no home
+            return cls(None)
+        try:
+            return cls(path, times=_times(json.loads(path.read_text())))
         except (OSError, ValueError):
             return cls(path)
 
@@ -98,13 +101,27 @@ class Table:
         return self.times[key]
 
     def save(self) -> None:
-        """Writes what is known, whole or not at all."""
+        """Writes what is known, whole or not at all; where it cannot be written, that is a warning."""
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        draft.write_text(json.dumps(self.times))
-        os.replace(draft, self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            draft = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+            draft.write_text(json.dumps(self.times))
+            os.replace(draft, self.path)
+        except OSError as error:
+            warnings.warn(f"times cannot be kept, they will be measured again: {error}", stacklevel=2)
+
+
+def _times(found: Any) -> dict[str, float]:
+    """What a file holds.
+
+    Raises:
+        ValueError: it is no table of times.
+    """
+    if not isinstance(found, dict) or not all(type(v) in (int, float) and 0 <= v < math.inf for v in found.values()):
+        raise ValueError("no table of times")
+    return {name: float(value) for name, value in found.items()}
 
 
 class Predictor:

@@ -16,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from luthier.model import axes
 from luthier.model.axes import Axis
+from luthier.model.evaluating import evaluating
 from luthier.model.op import Dim
-from luthier.model.trace import Inputs, evaluating
+from luthier.model.trace import Inputs
 
 if TYPE_CHECKING:
     from luthier.model.analysis import Analysis

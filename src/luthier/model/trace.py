@@ -7,7 +7,7 @@ import inspect
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from luthier.errors import TraceError, UsageError
+from luthier.model.evaluating import evaluating
 from luthier.model.program import DEVICE, DTYPE, TRAINING, Leaf, Program, argument_names, outline
 
 CONSTANTS = "constants"
@@ -136,31 +137,6 @@ def _export(model: nn.Module, inputs: Inputs, dynamic: bool) -> torch.export.Exp
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=shapes, strict=False)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and plain attention instead of PyTorch's fused fast path; all put back afterwards.
-
-    PyTorch's transformer layers look at a mask's values to see whether it is causal, which no capture can follow; the
-    answer changes only which kernel they take.
-    """
-    modes = [(m, m.training) for m in model.modules()]
-    fast, causal = torch.backends.mha.get_fastpath_enabled(), nn.modules.transformer._detect_is_causal_mask
-    try:
-        model.eval()
-        torch.backends.mha.set_fastpath_enabled(False)
-        nn.modules.transformer._detect_is_causal_mask = _as_said
-        yield
-    finally:
-        nn.modules.transformer._detect_is_causal_mask = causal
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for module, mode in modes:
-            module.training = mode
-
-
-def _as_said(mask: Any, is_causal: bool | None = None, size: int | None = None) -> bool:
-    return is_causal is True
 
 
 def _refusal(model: nn.Module, error: Exception) -> TraceError:

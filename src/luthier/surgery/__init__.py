@@ -64,7 +64,6 @@ def cut(model: nn.Module, analysis: Analysis, keep: KeepByName, *, target: str =
 
     Example:
         >>> import torch
-        >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> pruned = cut(net, analyse(net, torch.zeros(1, 4)), {"0": [1, 2, 5]})
         >>> pruned.model[0], pruned.target
@@ -244,14 +243,15 @@ def _timed(
     """What stays for a budget of latency, which only a measurement can confirm."""
     table = Table.here()
     known = {**costs, "latency": Predictor(analysis, table)}
-    keep = to_latency(
-        analysis,
-        budget["latency"],
-        lambda aim: allocated(budget={**budget, "latency": aim}, costs=known),
-        lambda tried: cut(analysis.model, analysis, tried, check=False).model,
-    )
-    table.save()
-    return keep
+    try:
+        return to_latency(
+            analysis,
+            budget["latency"],
+            lambda aim: allocated(budget={**budget, "latency": aim}, costs=known),
+            lambda tried: cut(analysis.model, analysis, tried, check=False).model,
+        )
+    finally:
+        table.save()
 
 
 def _names_exist(model: nn.Module, names: Sequence[str]) -> None:

@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from luthier.errors import BudgetError
 from luthier.model import Analysis
-from luthier.model.trace import Inputs, evaluating
+from luthier.model.evaluating import evaluating
+from luthier.model.trace import Inputs
 
 Keep = dict[str, list[int]]
 ROUNDS = 4

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from luthier.errors import UsageError, unknown
-from luthier.model.trace import Inputs, evaluating
+from luthier.model.evaluating import evaluating
+from luthier.model.trace import Inputs
 
 
 def part_of(model: nn.Module, inputs: Any, name: str) -> tuple[nn.Module, Inputs]:

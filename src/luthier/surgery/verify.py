@@ -16,9 +16,10 @@ from torch.utils import _pytree as pytree
 from luthier.errors import CheckError
 from luthier.keys import Key
 from luthier.model import Analysis, Program, axes, cost
+from luthier.model.evaluating import evaluating
 from luthier.model.op import Dim
 from luthier.model.run import call, run
-from luthier.model.trace import Inputs, evaluating
+from luthier.model.trace import Inputs
 from luthier.surgery.cut import kept_of, sliced
 from luthier.surgery.plan import Plan
 

@@ -135,7 +135,11 @@ def _is_target(value: Any) -> bool:
 
 
 def _from_dict(item: Mapping[str, Any], part: str) -> Batch:
-    """Labels by their usual names, with their lengths where given; every other tensor is an argument."""
+    """Labels by their usual names, with their lengths where given; every other tensor is an argument.
+
+    Whole-numbered labels of the attention mask's shape do not count outside it; an encoder's mask says nothing about
+    a decoder's labels.
+    """
     found = [name for name in _LABELS if isinstance(item.get(name), Tensor)]
     if not found:
         raise UsageError(
@@ -146,7 +150,12 @@ def _from_dict(item: Mapping[str, Any], part: str) -> Batch:
     lengths = [item[name] for name in _LENGTHS if isinstance(item.get(name), Tensor)]
     known = {found[0], *_LENGTHS}
     named = {str(k): v for k, v in item.items() if k not in known and isinstance(v, Tensor)}
-    return Batch((), (item[found[0]], *lengths) if lengths else item[found[0]], named=named)
+    labels, mask = item[found[0]], named.get("attention_mask")
+    if any(name.startswith("decoder_") for name in named) or lengths or labels.is_floating_point():
+        mask = None
+    if mask is not None and mask.shape == labels.shape:
+        labels = labels.long().masked_fill(mask == 0, IGNORED)
+    return Batch((), (labels, *lengths) if lengths else labels, named=named)
 
 
 def read_batches(loader: Iterable[Any], part: str = "data", layout: Layout | None = None) -> Iterator[Batch]:

@@ -69,6 +69,13 @@ def cross_entropy(outputs: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(outputs, as_classes(outputs, target), ignore_index=IGNORED)
 
 
+def binary_cross_entropy(outputs: Tensor, target: Tensor) -> Tensor:
+    """Binary cross entropy of logits; answers of -100 do not count."""
+    answers = as_numbers(outputs, target)
+    counted = answers != IGNORED
+    return F.binary_cross_entropy_with_logits(outputs[counted], answers[counted])
+
+
 def by_number(function: Function) -> Function:
     """A loss whose targets are made to fit first."""
 
@@ -80,7 +87,7 @@ def by_number(function: Function) -> Function:
 
 LOSSES: dict[str, Function] = {
     "cross_entropy": cross_entropy,
-    "bce": by_number(F.binary_cross_entropy_with_logits),
+    "bce": binary_cross_entropy,
     "mse": by_number(F.mse_loss),
     "l1": by_number(F.l1_loss),
     "ctc": ctc,

@@ -80,7 +80,7 @@ class Classification:
             labels = outputs.shape[1]
             answers = outputs.sigmoid() if self.soft else (outputs > 0).long()
             function = getattr(scores, f"multilabel_{self.function}")
-            return function(answers, target.long(), num_labels=labels, average=self.average)
+            return function(answers, target.long(), num_labels=labels, average=self.average, ignore_index=IGNORED)
         if outputs.ndim == 1 or outputs.shape[1] == 1:
             outputs = torch.stack([-outputs.flatten() / 2, outputs.flatten() / 2], 1)
             target = as_numbers(outputs[:, 1], target).long()

@@ -136,25 +136,83 @@ def at(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def joined(outputs: Sequence[Tensor], targets: Sequence[Target]) -> tuple[Tensor, Target]:
-    """Batches put together; where they differ in positions, padded with what does not count."""
-    several = not isinstance(targets[0], Tensor)
-    if several and len({x.shape[2:] for x in outputs}) > 1:
+    """Batches put together. Where they differ in positions, no score sees what was put in to make them fit.
+
+    Outputs and targets that go position by position are then laid out flat: (positions, classes) and (positions,), or
+    number by number (numbers,) and (numbers,). Transcripts are padded, their lengths said beside them.
+
+    Raises:
+        UsageError: batches of different lengths whose targets are neither.
+    """
+    if _alike(outputs) and all(_alike(part) for part in _parts(targets)):
+        return torch.cat(list(outputs)), _as_given(targets, [torch.cat(list(part)) for part in _parts(targets)])
+    for flat in (_by_position, _by_number):
+        pairs = [flat(x, t) for x, t in zip(outputs, targets, strict=True)]
+        whole = [pair for pair in pairs if pair is not None]
+        if len(whole) == len(pairs):
+            return torch.cat([x for x, _ in whole]), torch.cat([t for _, t in whole])
+    if not all(_are_transcripts(x, t) for x, t in zip(outputs, targets, strict=True)):
+        raise UsageError(
+            "batches of different lengths cannot be scored together",
+            expected="a target for each position, or transcripts",
+            got=f"outputs of shapes {sorted({tuple(x.shape[1:]) for x in outputs})}",
+            fix="batches of one length",
+        )
+    if not _alike(outputs):
         targets = [_with_frames(x, t) for x, t in zip(outputs, targets, strict=True)]
-    if several:
-        parts = zip(*targets, strict=True)
-        return _padded(outputs, 0.0), tuple(_padded(part, IGNORED) for part in parts)
-    return _padded(outputs, 0.0), _padded([t for t in targets if isinstance(t, Tensor)], IGNORED)
+    return _padded(outputs, 0.0), _as_given(targets, [_padded(part, IGNORED) for part in _parts(targets)])
+
+
+def _alike(parts: Sequence[Tensor]) -> bool:
+    return len({p.shape[1:] for p in parts}) <= 1
+
+
+def _parts(targets: Sequence[Target]) -> list[tuple[Tensor, ...]]:
+    """Each of a target's tensors, over all batches."""
+    return list(zip(*((t,) if isinstance(t, Tensor) else t for t in targets), strict=True))
+
+
+def _as_given(targets: Sequence[Target], parts: Sequence[Tensor]) -> Target:
+    return parts[0] if isinstance(targets[0], Tensor) else tuple(parts)
+
+
+def _by_position(outputs: Tensor, target: Target) -> tuple[Tensor, Tensor] | None:
+    """Classes (positions, classes) and their numbers (positions,); None where the target is something else."""
+    if not isinstance(target, Tensor) or target.is_floating_point() or outputs.ndim < 3:
+        return None
+    index = target.squeeze(1) if target.ndim == outputs.ndim and target.shape[1] == 1 else target
+    if outputs.shape[1] == 1 or index.shape != (outputs.shape[0], *outputs.shape[2:]):
+        return None
+    return outputs.movedim(1, -1).flatten(0, -2), index.flatten()
+
+
+def _by_number(outputs: Tensor, target: Target) -> tuple[Tensor, Tensor] | None:
+    """Numbers (numbers,) and (numbers,); None where there is not one for one."""
+    if not isinstance(target, Tensor):
+        return None
+    mine, theirs = ([s for s in x.shape if s != 1] for x in (outputs, target))
+    return (outputs.flatten(), target.flatten()) if mine == theirs else None
+
+
+def _are_transcripts(outputs: Tensor, target: Target) -> bool:
+    """Whether these are outputs (n, classes, frames) and labels with lengths beside them, see read_transcripts."""
+    labels, *lengths = (target,) if isinstance(target, Tensor) else target
+    whole = all(not part.is_floating_point() for part in (labels, *lengths))
+    each = all(part.numel() == len(labels) for part in lengths)
+    return outputs.ndim == 3 and labels.ndim == 2 and whole and each and len(lengths) <= 2
 
 
 def _with_frames(outputs: Tensor, target: Target) -> Target:
-    if isinstance(target, Tensor) or len(target) != 2:
+    """(labels, frame lengths, label lengths), so that what is put in after a batch's frames is not read."""
+    labels, *lengths = (target,) if isinstance(target, Tensor) else target
+    if len(lengths) == 2:
         return target
-    return target[0], torch.full((len(outputs),), outputs.shape[2]), target[1]
+    return labels, torch.full((len(outputs),), outputs.shape[2]), lengths[0] if lengths else (labels >= 0).sum(1)
 
 
 def _padded(parts: Sequence[Tensor], value: float) -> Tensor:
     """(n, ...) after (m, ...), each padded at the end of its dimensions to the largest."""
-    if len({p.shape[1:] for p in parts}) <= 1:
+    if _alike(parts):
         return torch.cat(list(parts))
     most = [max(sizes) for sizes in zip(*(p.shape[1:] for p in parts), strict=True)]
     grown = [F.pad(p, [n for s, m in zip(reversed(p.shape[1:]), reversed(most), strict=True) for n in (0, m - s)],

@@ -15,6 +15,7 @@ from luthier.distillation.losses.kl import KL
 from luthier.errors import LuthierError
 from luthier.metrics import Metric, Transcript, metric
 from luthier.sequences import at, ctc, positions, read_greedily
+from luthier.train import task_loss
 
 
 def _random(seed, *shape):
@@ -225,3 +226,73 @@ def test_perplexity_is_exp_of_the_mean_cross_entropy():
 def test_what_does_not_fit_is_named(act, word):
     with pytest.raises(LuthierError, match=word):
         act()
+
+
+@pytest.mark.parametrize("name", ["mse", "mae", "rmse"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.int64])
+def test_numbers_of_batches_of_different_lengths_are_not_scored_on_padding(name, kind):
+    batches = [(torch.ones(2, 3, n), torch.ones(2, 3, n, dtype=kind)) for n in (5, 7)]
+    assert lt.evaluate(nn.Identity(), batches, [name]) == {name: 0.0}
+    mixed = [(torch.ones(1, 2), torch.zeros(1, 2)), (torch.ones(1, 6), torch.ones(1, 6))]
+    assert lt.evaluate(nn.Identity(), mixed, ["mse"])["mse"] == 0.25  # 2 of 8 numbers are off by 1
+
+
+def test_a_function_of_ones_own_sees_no_padding():
+    seen = []
+
+    def share(outputs, target):
+        seen.append((tuple(outputs.shape), tuple(target.shape)))
+        return (outputs.argmax(1) == target).float().mean()
+
+    batches = [(nn.functional.one_hot(torch.zeros(2, n).long(), 3).float(), torch.zeros(2, n).long()) for n in (4, 6)]
+    assert lt.evaluate(nn.Identity(), batches, [share, "accuracy"], class_dim=-1) == {"share": 1.0, "accuracy": 1.0}
+    assert seen == [((20, 3), (20,))]
+
+
+def test_what_cannot_be_joined_without_padding_is_refused():
+    starts = [(torch.ones(2, n), torch.zeros(2).long()) for n in (4, 6)]  # which position, of differently many
+    with pytest.raises(LuthierError, match="different lengths"):
+        lt.evaluate(nn.Identity(), starts, ["accuracy"])
+    several = [(torch.ones(2, 2, n), torch.zeros(2).long(), torch.zeros(2).long()) for n in (4, 6)]
+    with pytest.raises(LuthierError, match="different lengths"):
+        lt.evaluate(nn.Identity(), several, [lambda o, t: 0.0], targets=2)
+
+
+def test_transcripts_of_different_lengths_are_read_to_their_ends():
+    batches = [(_read([1, 2, 3, 0]), torch.tensor([[1, 2, 3]])), (_read([4, 4]), torch.tensor([[4]]))]
+    assert lt.evaluate(nn.Identity(), batches, ["transcript_accuracy"])["transcript_accuracy"] == 1.0
+
+
+class _Given(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, outputs, attention_mask):
+        return outputs * self.scale
+
+
+def test_what_is_outside_the_attention_mask_counts_in_no_loss_and_no_metric():
+    outputs = nn.functional.one_hot(torch.tensor([[0, 1, 2, 2]]), 3).float()
+    batch = {"outputs": outputs, "attention_mask": torch.tensor([[1, 1, 0, 0]]), "labels": torch.tensor([[0, 1, 0, 0]])}
+    assert lt.evaluate(_Given(), [batch], ["accuracy"], class_dim=-1)["accuracy"] == 1.0
+    task = lt.Task(train=[batch], valid=[batch], class_dim=-1)
+    loss = task_loss(task)(_Given(), next(task.batches("train")))
+    assert float(loss.detach()) == pytest.approx(math.log(math.e + 2) - 1)
+
+
+def test_a_decoders_labels_are_not_hidden_by_the_encoders_mask():
+    labels, mask = torch.tensor([[0, 1]]), torch.tensor([[1, 0]])
+    batch = {"attention_mask": mask, "decoder_input_ids": labels, "labels": labels}
+    assert Layout().read(batch).target.tolist() == [[0, 1]]
+
+
+def test_yes_no_answers_of_minus_100_count_in_no_loss_and_no_metric():
+    outputs = torch.tensor([[2.0, -1.0], [3.0, 1.0]])
+    target = torch.tensor([[1, -100], [-100, 0]])
+    assert float(metric("accuracy")(outputs, target)) == 0.5
+    task = lt.Task(train=(outputs, target), valid=(outputs, target), loss="bce")
+    expected = nn.functional.binary_cross_entropy_with_logits(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 0.0]))
+    assert torch.equal(task.loss_function(outputs, target), expected)
+    assert metric("f1_macro")(outputs, target) >= 0
+    assert metric("auroc")(torch.randn(8, 2), torch.tensor([[0, 1], [1, 0]] * 3 + [[-100, 1], [0, -100]])) >= 0

@@ -264,3 +264,32 @@ def test_every_algorithm_says_what_it_is_for(name):
     assert text.strip().split("\n")[0].endswith(".")
     assert "When it helps" in text
     assert "When it hurts" in text
+
+
+def test_a_choice_of_many_options_is_searched(algorithm):
+    space = Space(word=Choice(range(3000)))
+    history: list[Trial] = []
+    for number in range(20):
+        (params,) = algorithm.ask(space, LOSS, history, [], 1, Key(2, number))
+        history.append(Trial(number, params, Status.COMPLETE, {"loss": float(params["word"])}, (), None, 0.0, 1.0))
+    assert len({t.params["word"] for t in history}) == 20
+
+
+def test_a_space_of_many_options_beside_others_gives_more_than_one_of_them(algorithm):
+    if type(algorithm).__name__ == "Grid":
+        pytest.skip("a grid goes through one parameter after the other")
+    space = Space(word=Choice(range(3000)), x=Float(0, 1))
+    history: list[Trial] = []
+    for number in range(20):
+        (params,) = algorithm.ask(space, LOSS, history, [], 1, Key(2, number))
+        history.append(Trial(number, params, Status.COMPLETE, {"loss": params["x"]}, (), None, 0.0, 1.0))
+    assert len({t.params["word"] for t in history}) >= 2
+
+
+def test_a_search_that_finds_no_more_in_a_forbidden_waste_says_so(algorithm):
+    if type(algorithm).__name__ == "Grid":
+        pytest.skip("a grid of five levels is soon walked through")
+    space = Space(a=Int(0, 9999), b=Int(0, 9999), where=lambda p: (p["a"] + p["b"]) * p["b"] == 0 and p["a"] == 0)
+    history = [Trial(0, {"a": 0, "b": 0}, Status.COMPLETE, {"loss": 1.0}, (), None, 0.0, 1.0)]
+    with pytest.raises(UsageError):
+        algorithm.ask(space, LOSS, history, [], 1, Key(0, 1))

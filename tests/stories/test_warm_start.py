@@ -61,3 +61,25 @@ def test_structures_survive_every_form_that_a_study_takes(tmp_path):
     shares = study.importance()
     assert set(shares) == {"lr", "order", "features"}
     assert all(0.0 <= share <= 1.0 for share in shares.values())
+
+
+def test_none_is_an_option_like_any_other():
+    from luthier.search._warm import translate
+
+    assert translate(lt.Space(opt=lt.Choice(["a", "b", None])), {"opt": None}) == {"opt": None}
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "bayes"])
+def test_a_study_of_which_nothing_is_allowed_is_refused(algorithm):
+    source = lt.tune(lambda t: t["x"], {"x": lt.Float(0, 1)}, minimize="loss", trials=3, progress=False)
+    narrow = lt.Space(x=lt.Float(0, 1), where=lambda p: all(p["x"] != t.params["x"] for t in source.trials))
+    with pytest.raises(lt.errors.UsageError, match="nothing of it is allowed here"):
+        lt.tune(
+            lambda t: t["x"],
+            narrow,
+            minimize="loss",
+            trials=12,
+            algorithm=algorithm,
+            warm_start=source,
+            progress=False,
+        )

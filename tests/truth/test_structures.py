@@ -209,3 +209,15 @@ def test_items_of_any_kind_survive_json():
 def test_a_row_gives_the_order_that_its_keys_sort_to():
     rows = rows_of_places(np.argsort([[2, 0, 1]]))
     assert lt.Permutation(["a", "b", "c"]).from_unit(rows[0]) == ("c", "a", "b")
+
+
+def test_selections_of_many_items_stay_finite():
+    generator = np.random.default_rng(0)
+    k = 1200
+    members = generator.random((5, k)) < 0.6
+    density = _mallows.selections(members, np.full(6, 1 / 6), (1, k))
+    logs = density.log_density(members)
+    drawn = density.draw(4, generator)
+    assert np.isfinite(logs).all()
+    assert np.isfinite(density.log_density(drawn)).all()
+    assert abs(drawn.sum(1) - members.sum(1).mean()).max() < 400

@@ -133,7 +133,10 @@ def _combinations(space: Space) -> float:
 
 def _first_unseen(space: Space, taken: Taken) -> Params | None:
     largest = max((p.size for p in space.parameters.values() if math.isfinite(p.size)), default=1)
-    for params in Walk(space, levels=int(min(largest, _WALKED)) + len(taken) + 2):
+    walk = Walk(space, levels=int(min(largest, _WALKED)) + len(taken) + 2)
+    for params in walk:
         if params not in taken:
             return params
+    if walk.lost:
+        raise walk.refusal()
     return None

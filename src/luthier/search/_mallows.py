@@ -108,30 +108,30 @@ class Selections:
     sizes: Array
     odds: Array
 
-    def _sums(self) -> Array:
-        """e_s of the odds of items i, i + 1 ..., shape (k + 1, k + 1): row i, column s."""
+    def _log_sums(self) -> Array:
+        """Log of e_s of the odds of items i, i + 1 ..., shape (k + 1, k + 1): row i, column s; -inf where s is more."""
         k = len(self.odds)
-        out = np.zeros((k + 1, k + 1))
-        out[:, 0] = 1.0
+        out = np.full((k + 1, k + 1), -np.inf)
+        out[:, 0] = 0.0
         for i in range(k - 1, -1, -1):
-            out[i, 1:] = out[i + 1, 1:] + self.odds[i] * out[i + 1, :-1]
+            out[i, 1:] = np.logaddexp(out[i + 1, 1:], np.log(self.odds[i]) + out[i + 1, :-1])
         return out
 
     def draw(self, n: int, generator: np.random.Generator) -> Mask:
         """Members, shape (n, k)."""
-        k, sums = len(self.odds), self._sums()
+        k, sums = len(self.odds), self._log_sums()
         left = self.low + np.searchsorted(np.cumsum(self.sizes)[:-1], generator.random(n))
         luck, out = generator.random((n, k)), np.zeros((n, k), dtype=bool)
         for i in range(k):
-            share = self.odds[i] * sums[i + 1, np.maximum(left - 1, 0)] / sums[i, left]
-            out[:, i] = (left > 0) & (luck[:, i] < share)
+            share = self.odds[i] * np.exp(sums[i + 1, np.maximum(left - 1, 0)] - sums[i, left])
+            out[:, i] = (left > 0) & ((luck[:, i] < share) | (left >= k - i))  # all the rest, where they are needed
             left = left - out[:, i]
         return out
 
     def log_density(self, members: Mask) -> Array:
         """Log probability of selections, shape (m,)."""
         size = members.sum(1)
-        given = members @ np.log(self.odds) - np.log(self._sums()[0, size])
+        given = members @ np.log(self.odds) - self._log_sums()[0, size]
         return np.asarray(np.log(self.sizes[size - self.low]) + given)
 
 

@@ -37,7 +37,7 @@ def with_experience(space: Space, studies: Any) -> Space:
         studies: a study or loop, or a list of them; None: the space stays as it is.
 
     Raises:
-        UsageError: not a study, or one that shares no parameter or has no finished trial.
+        UsageError: not a study, or one that shares no parameter has no finished trial, or none that is allowed here.
     """
     if studies is None or not isinstance(space, Space):
         return space
@@ -72,6 +72,13 @@ def _record(study: Any, space: Space) -> Mapping[str, Any]:
         params = translate(space, ranked[place].params)
         if space.allows(params):
             rows.append([space.dump(params), round(place / last, 6)])
+    if not rows:
+        raise UsageError(
+            f"the study {name!r} has nothing to learn from: nothing of it is allowed here",
+            expected="at least one trial that the space's 'where' allows",
+            got=f"none of {len(ranked)}",
+            fix="leave this study out of warm_start",
+        )
     return {"study": name, "trials": rows}
 
 
@@ -100,9 +107,11 @@ def translate(space: Space, params: Mapping[str, Any]) -> Params:
 
 def _nearest(space: Space, name: str, params: Mapping[str, Any]) -> Any:
     parameter = space[name]
-    known = parameter.load(params[name]) if name in params and _loads(parameter, params[name]) else None
-    if known is not None and parameter.contains(known):
-        return parameter.read(known)
+    known = None
+    if name in params and _loads(parameter, params[name]):
+        known = parameter.load(params[name])
+        if parameter.contains(known):
+            return parameter.read(known)
     low, high = getattr(parameter, "low", None), getattr(parameter, "high", None)
     if isinstance(known, int | float) and not isinstance(known, bool) and low is not None and high is not None:
         near = min(max(known, low), high)

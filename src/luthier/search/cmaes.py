@@ -13,7 +13,7 @@ from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.pareto import Array
 from luthier.search import _fresh, _memory
-from luthier.space import Params, Space
+from luthier.space import Choice, Params, Space
 from luthier.trial import Trial
 
 _TOP = 1.0 - 2.0**-53
@@ -225,13 +225,10 @@ class _Run:
 
     @classmethod
     def start(cls, memory: _memory.Memory, population: int | None, sigma: float) -> _Run:
-        encoding = memory.encoding
+        encoding, space = memory.encoding, memory.space
         numbers = np.flatnonzero(~encoding.categorical | encoding.structured)
-        shares = {
-            j: np.full(len(d.centres), 1.0 / len(d.centres))
-            for j, d in enumerate(encoding.dimensions)
-            if d.categorical and d.centres is not None
-        }
+        sizes = {space.slices[n].start: int(p.size) for n, p in space.parameters.items() if isinstance(p, Choice)}
+        shares = {j: np.full(size, 1.0 / size) for j, size in sizes.items()}
         strategy = Strategy.of(max(len(numbers), 1), population or 4 + int(3 * math.log(len(encoding))))
         middle, belief = np.full(len(encoding), 0.5), memory.belief
         guess = None if belief.silent else belief.guess(0, middle)
@@ -289,7 +286,10 @@ class _Run:
         k, mu = len(share), len(self.strategy.weights)
         chosen = np.zeros(k)
         for x, on, w in zip(column[:mu], active[:mu], self.strategy.weights, strict=False):
-            chosen += w * (np.eye(k)[int(x * k)] if on else share)
+            if on:
+                chosen[int(x * k)] += w
+            else:
+                chosen += w * share
         moved = share + 0.3 * (chosen - share)
         least = min(0.5 / k, 1.0 / (self.strategy.lam * k))
         floored = np.maximum(moved, least)

@@ -290,7 +290,7 @@ class TPE:
         if belief.experience is None:
             return np.vstack([best, unit[np.argsort(-ratio.sum(1), kind="stable")]])
         features = good.encoding.features
-        unit, total = np.vstack([unit, best]), np.append(ratio.sum(1), ratio.max(0).sum())
+        unit, total = np.vstack([unit, best]), np.append(ratio.sum(1), ratio[pick, np.arange(len(pick))].sum())
         return unit[np.argsort(-total - belief.experience.bonus(features(rows), places, features(unit)), kind="stable")]
 
     def _split(

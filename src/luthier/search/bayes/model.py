@@ -95,7 +95,7 @@ class Models:
 
     def _process(self, rows: Array, values: Array, transform: warp.Transform, noise: float | None = None) -> Process:
         size = _stage(len(values), self.refits)
-        name = rows[:size].tobytes() + values[:size].tobytes() + repr(noise).encode()
+        name = rows[:size].tobytes() + values[:size].tobytes() + f"{noise!r} {transform.__name__}".encode()
         data = self._data(rows, values, transform)
         if name not in self._thetas:
             while len(self._thetas) >= _REMEMBERED:

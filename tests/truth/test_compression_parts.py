@@ -1,5 +1,6 @@
 """The small parts of a compression run: budgets, stages, the choice of the best, settings."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,16 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import luthier as lt
 from luthier.allocate._families import MOST_FAMILIES, families
 from luthier.compression.budget import Budget
 from luthier.compression.joint import CostTable
+from luthier.compression.line import Line, Recovery
 from luthier.compression.result import Point
 from luthier.compression.settings import Settings, fingerprint
 from luthier.compression.verb import choose, note
 from luthier.errors import UsageError
 from luthier.metrics import metric
+from luthier.recipe import Recipe
 from luthier.surgery import Proof
 
 ACCURACY = metric("accuracy")
@@ -134,3 +138,64 @@ def test_runs_differ_by_what_changes_their_outcome():
     assert "0x" not in str(tables)
     for other in (of(width=5), of(budget=0.4), of(seed=1), of(batch_size=8), of(recipe={"epochs": 2})):
         assert other != of()
+
+
+class _Half(nn.Module):
+    """A loss of several targets."""
+
+    def forward(self, outputs, target):
+        return nn.functional.cross_entropy(outputs, target[0]) * target[1].mean()
+
+
+def _agree(outputs, target):
+    return (outputs.argmax(1) == target[0]).float().mean()
+
+
+def _weighted(shuffled: bool) -> lt.Task:
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    data = TensorDataset(x, x[:, :2].argmax(1), torch.ones(64))
+    valid = DataLoader(data, batch_size=4, shuffle=shuffled)
+    return lt.Task(train=data.tensors, valid=valid, targets=2, loss=_Half(), metrics=[_agree], batch_size=16)
+
+
+def _small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+
+
+def test_a_line_takes_several_targets():
+    line = Line(_small(), _weighted(shuffled=False), multiple=1)
+    assert line.taught.shape == (64, 2)
+    pruned = line.cut(line.keep(dict.fromkeys(line.families, 0.5), "magnitude"))
+    curve = line.recover(pruned.model, Recovery(Recipe(epochs=1), kl=0.5))
+    assert curve[0]["loss"] > 0
+
+
+def test_every_process_makes_one_sensitivity_map(tmp_path):
+    maps = []
+    for seed in range(3):
+        torch.manual_seed(seed)  # a process of its own has a random stream of its own
+        line = Line(_small(), _weighted(shuffled=True), multiple=1, cache=tmp_path / f"{seed}.json")
+        maps.append(line.sensitivity)
+        keys = {json.loads(p.read_text())["key"] for p in tmp_path.iterdir()}
+    assert maps[0] == maps[1] == maps[2]
+    assert len(keys) == 1
+
+
+def test_maps_of_other_targets_are_other_maps(tmp_path):
+    keys = set()
+    for labels in (torch.zeros(8).long(), torch.ones(8).long()):
+        held_out = [(torch.ones(8, 4), (labels, torch.ones(8)))]
+        task = lt.Task(train=_weighted(False).train, valid=[(x, *t) for x, t in held_out], targets=2, loss=_Half(),
+                       metrics=[_agree])  # fmt: skip
+        path = tmp_path / f"{int(labels[0])}.json"
+        assert Line(_small(), task, multiple=1, cache=path).sensitivity is not None
+        keys.add(json.loads(path.read_text())["key"])
+    assert len(keys) == 2
+
+
+def test_a_network_that_is_only_timed_keeps_its_statistics():
+    line = Line(_small(), _weighted(shuffled=False), multiple=1)
+    keep = line.widths(dict.fromkeys(line.families, 0.5))
+    assert int(line.cut(keep, recalibrated=False).model.get_buffer("1.num_batches_tracked")) == 0
+    assert int(line.cut(keep).model.get_buffer("1.num_batches_tracked")) > 0

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from luthier import importance
 from luthier.allocate import Rounding, SensitivityMap, allocate, families, measure_map, needs_map
@@ -99,7 +100,7 @@ class Line:
     def taught(self) -> Tensor | None:
         """The dense network's outputs over the training data, where these are fixed."""
         loader: Any = self.task.loader("train")
-        return outputs_over(self.dense, loader) if is_fixed(loader) else None
+        return outputs_over(self.dense, loader, self.task.layout) if is_fixed(loader) else None
 
     @cached_property
     def sample(self) -> list[tuple[Any, Any]]:
@@ -120,7 +121,8 @@ class Line:
         """What the removal of parts of each width does to the loss on validation data; None where nobody asks."""
         if not needs_map(self.allocate):
             return None
-        held_out = sample(self.task, "valid")
+        with seeded(0):  # the same in every process: the map is kept under these data
+            held_out = sample(self.task, "valid")
 
         def evaluate(model: nn.Module) -> float:
             return importance.mean_loss(model, held_out, loss_of(self.task))
@@ -130,7 +132,7 @@ class Line:
             self.scores("auto"),
             evaluate,
             cache=self.cache,
-            data=digest(*(t for pair in held_out for t in pair if isinstance(t, Tensor))),
+            data=digest(*(t for t in pytree.tree_leaves(held_out) if isinstance(t, Tensor))),
         )
 
     def balanced(self, macs: float) -> dict[str, float]:
@@ -179,10 +181,16 @@ class Line:
             "parameters": cost.parameters(self.analysis, keep) / cost.parameters(self.analysis),
         }
 
-    def cut(self, keep: Keep) -> Pruned:
-        """The smaller network, proven equal to the masked one, its batch norms recalibrated."""
+    def cut(self, keep: Keep, recalibrated: bool = True) -> Pruned:
+        """The smaller network, proven equal to the masked one.
+
+        Args:
+            keep: what is left of every axis.
+            recalibrated: whether its batch norms' statistics are made its own; not needed where it is only timed.
+        """
         pruned = cut(self.analysis.model, self.analysis, keep)
-        recalibrate(pruned.model, self.task)
+        if recalibrated:
+            recalibrate(pruned.model, self.task)
         return pruned
 
     def recover(self, model: nn.Module, recovery: Recovery, on_epoch: OnEpoch | None = None) -> Curve:

@@ -60,12 +60,12 @@ class GradualPruning:
     def __call__(self, epoch: int, scores: Mapping[str, float] | None = None) -> None:
         """Raises the ratio to the schedule's at this epoch; what is gone stays gone."""
         found = importance.weight_scores(self.model, self.criterion, **self.evidence)
-        scores = {name: found[_inside(name)] for name in self.names}
+        values = {name: found[_inside(name)] for name in self.names}
         kept = {name: self._kept(name) for name in self.names}
         if self.scope == "global":
-            mine = _lowest_where_gone(scores, kept)
+            mine = _lowest_where_gone(values, kept)
         else:
-            mine = {n: _lowest_where_gone({n: scores[n]}, kept)[n] for n in self.names}
+            mine = {n: _lowest_where_gone({n: values[n]}, kept)[n] for n in self.names}
         apply_masks(self.model, keep_by_ratio(mine, self.schedule(epoch), self.scope))
 
     def _kept(self, name: str) -> Tensor:

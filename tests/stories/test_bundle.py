@@ -12,6 +12,7 @@ from torch import nn
 
 from luthier.errors import CheckError, LuthierError, OutputError, UsageError
 from luthier.export.bundle import load, load_plan, save
+from luthier.model.stored import _function
 from luthier.surgery import prune_neurons
 
 
@@ -239,3 +240,19 @@ def test_a_folder_is_made_where_there_is_none(pruned, tmp_path):
     path = save(pruned, tmp_path / "new" / "deep" / "x.luthier")
     shutil.copy(path, tmp_path / "copy.luthier")
     assert same(load(tmp_path / "copy.luthier"), pruned.model, torch.randn(2, 1, 6, 6))
+
+
+def test_only_operations_from_tensors_to_tensors_of_other_libraries_are_read():
+    library = torch.library.Library("luthier_test", "DEF")
+    try:
+        library.define("fine(Tensor x, int n) -> Tensor")
+        library.define("read(Tensor x, str path) -> Tensor")
+        library.define("maybe(Tensor x, str? path=None) -> Tensor")
+        library.define("number(int n) -> Tensor")
+        library.define("change(Tensor(a!) x) -> Tensor")
+        assert _function("luthier_test.fine.default") is torch.ops.luthier_test.fine.default
+        for name in ("read", "maybe", "number", "change"):
+            with pytest.raises(UsageError, match="the stored graph names the operation"):
+                _function(f"luthier_test.{name}.default")
+    finally:
+        library._destroy()

@@ -219,3 +219,38 @@ def test_lamp_keeps_the_highest_of_scores_that_fall_below_zero():
     assert (lamp(scores) > lamp(scores).median()).tolist() == [False, False, True, True]
     analysis = analyse(chain(4), torch.zeros(1, 4))
     assert allocate(analysis, {"0": scores}, "lamp", ratio=0.5) == {"0": [2, 3]}
+
+
+def test_a_measure_that_is_no_number_is_the_worst_rise():
+    analysis = analyse(chain(4, 4), torch.zeros(1, 4))
+    scores = importance.score(analysis, "l2")
+    first = dict(analysis.model.named_parameters())["0.weight"]
+
+    def evaluate(model):
+        gone = int((dict(model.named_parameters())["0.weight"].abs().sum(1) == 0).sum())
+        return float("nan") if gone == 3 else float("inf") if gone == 2 else 5.0 + gone
+
+    assert first.abs().sum(1).min() > 0
+    with pytest.warns(UserWarning, match="no finite number"):
+        found = measure_map(analysis, scores, evaluate, ratios=(0.25, 0.5, 0.75))
+    assert found.rises == {"0": (1.0, 3.0, 3.0), "2": (0.0, 0.0, 0.0)}
+    with pytest.raises(UsageError, match="no number"):
+        measure_map(analysis, scores, lambda m: float("nan"))
+
+
+def test_a_network_with_extra_state_has_a_map(tmp_path):
+    class Counting(nn.Sequential):
+        def get_extra_state(self):
+            return {"calls": 3}
+
+        def set_extra_state(self, state):
+            pass
+
+    analysis = analyse(Counting(*chain(4)), torch.zeros(1, 4))
+    calls = []
+    for _ in range(2):
+        found = measure_map(
+            analysis, {"0": torch.arange(4.0)}, lambda m: calls.append(m) or 1.0, cache=tmp_path / "m.json"
+        )
+    assert found.rises == {"0": (0.0,) * 4}
+    assert len(calls) == 5

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,6 +106,9 @@ def measure_map(
         cache: a file that keeps the map; one of the same weights, scores, ratios and ``data`` is read instead.
         data: names the data, such as their digest, for the cache.
 
+    Raises:
+        UsageError: ratios that do not rise, or a network whose own measure is no number.
+
     Example:
         >>> from luthier.model import analyse
         >>> net = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1))
@@ -121,13 +126,28 @@ def measure_map(
         return known
     model = copy.deepcopy(analysis.model).eval()
     dense = evaluate(model)
+    if not math.isfinite(dense):
+        raise UsageError("the network itself measures no number", expected="a finite measure", got=dense)
     rises = {}
     for group in (g for g in analysis.all_groups if g.name in scores):
         rises[group.name] = tuple(_rise(model, group, scores[group.name], r, evaluate) - dense for r in shares)
-    found = SensitivityMap(shares, rises, dense, measure)
+    found = SensitivityMap(shares, _finite(rises), dense, measure)
     if cache is not None:
         _write(Path(cache), {"key": key, **found.to_json()})
     return found
+
+
+def _finite(rises: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    """The same, with what is no number taken to be far worse than anything that is one; says so."""
+    known = [abs(r) for row in rises.values() for r in row if math.isfinite(r)]
+    far = _FAR * max([1.0, *known])
+    broken = [name for name, row in rises.items() if not all(map(math.isfinite, row))]
+    if broken:
+        warnings.warn(
+            f"without parts of {', '.join(broken[:4])} the measure is no finite number: it counts as a rise of {far:g}",
+            stacklevel=3,
+        )
+    return {name: tuple(r if math.isfinite(r) else far for r in row) for name, row in rises.items()}
 
 
 def _rise(
@@ -158,10 +178,18 @@ def _without(model: nn.Module, group: Group, gone: Tensor) -> Iterator[None]:
 
 def _key(analysis: Analysis, scores: Mapping[str, Tensor], ratios: tuple[float, ...], measure: str, data: str) -> str:
     total = hashlib.sha256(f"{ratios} {measure} {data}".encode())
-    for name, tensor in [*analysis.model.state_dict().items(), *scores.items()]:
+    for name, value in [*analysis.model.state_dict().items(), *scores.items()]:
         total.update(name.encode())
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        total.update(_bytes(value))
     return total.hexdigest()
+
+
+def _bytes(value: Any) -> bytes:
+    """What stands for a value; a module's extra state may be anything."""
+    if not isinstance(value, Tensor):
+        return repr(value).encode()
+    flat = value.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
 
 def _read(cache: str | Path | None, key: str) -> SensitivityMap | None:

@@ -18,6 +18,7 @@ from luthier.distillation.lesson import DEFAULT, Lesson, Weight
 from luthier.distillation.taps import Tap
 from luthier.distillation.teachers import as_several
 from luthier.recipe import Recipe
+from luthier.surgery.plan import Plan
 from luthier.task import Task
 from luthier.train import Beside, OnEpoch, Trainer, both, progress_bar
 
@@ -87,6 +88,7 @@ def distill(
             network.to(fabric.device)
     with seeded(recipe.seed):
         plan = getattr(student, "plan", None)
+        plan = plan if isinstance(plan, Plan) else None
         lesson = Lesson(model, teachers, task, losses or DEFAULT, temperature, taps, teacher_weights, plan)
     share = (devices or One()).loader
     tell_size = Console(stderr=True).print if progress else None

@@ -101,10 +101,16 @@ def _function(name: str) -> Any:
 
 
 def _is_plain(operation: torch._ops.OpOverload) -> bool:
-    """An operation of PyTorch's own on tensors; of another library only if it changes nothing that it is given."""
+    """An operation of PyTorch's own on tensors; of another library only one from tensors to tensors.
+
+    It must change nothing that it is given, and take no text: that may be the path of a file.
+    """
     if operation.namespace == "aten":
         return operation._opname not in _REFUSED
-    return operation.namespace not in _CLOSED and not operation._schema.is_mutable and _tensors_out(operation)
+    taken = [str(a.type) for a in operation._schema.arguments]
+    harmless = any("Tensor" in kind for kind in taken) and not any("str" in kind for kind in taken)
+    mutable = operation._schema.is_mutable
+    return operation.namespace not in _CLOSED and not mutable and harmless and _tensors_out(operation)
 
 
 def _tensors_out(operation: torch._ops.OpOverload) -> bool:

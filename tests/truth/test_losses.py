@@ -332,9 +332,9 @@ def test_impossible_temperatures_are_refused(temperature):
 def test_a_students_own_attribute_named_plan_is_left_alone():
     x = torch.randn(16, 4)
     task = lt.Task(train=(x, torch.zeros(16).long()), valid=(x, torch.zeros(16).long()))
-    student = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    student = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
     student.plan = "a word of the user's"
     before = student[0].weight.detach().clone()
-    teacher = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    teacher = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
     lt.distill(student, teacher, task, losses={"hint": 1.0}, epochs=1, keep="last", progress=False)
     assert not torch.equal(student[0].weight, before)

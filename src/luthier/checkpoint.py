@@ -85,11 +85,14 @@ def key_of(model: torch.nn.Module, *parts: object) -> str:
 
 
 def random_state() -> dict[str, Any]:
-    """Every global random stream that training draws from: PyTorch's, NumPy's and Python's."""
+    """Every global random stream that training draws from: PyTorch's, NumPy's and Python's.
+
+    CUDA's where it has been used: to look would start it, in every process.
+    """
     kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]
         "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
         "python": random.getstate(),
     }
@@ -106,14 +109,22 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     random.setstate((version, tuple(words), gauss))
 
 
+def seed_streams(seed: int) -> None:
+    """Seeds every global random stream; CUDA's where it has been used."""
+    if torch.cuda.is_initialized() or not torch.cuda.is_available():  # type: ignore[no-untyped-call]
+        torch.manual_seed(seed)
+    else:  # else CUDA would take the seed when it starts, and nobody would put it back
+        torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seeds the global random streams inside and leaves them outside as they were."""
     before = random_state()
     try:
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        random.seed(seed)
+        seed_streams(seed)
         yield
     finally:
         set_random_state(before)

@@ -51,6 +51,9 @@ class Devices(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Adds a loss's gradients."""
 
+    def clip(self, model: nn.Module, optimizer: torch.optim.Optimizer, most: float) -> None:
+        """Shortens the gradient of all that the optimiser trains, where its norm is larger than this."""
+
     def share(self, learned: nn.Module) -> None:
         """Averages the gradients of what is learned beside the model."""
 
@@ -83,6 +86,10 @@ class One:
     def backward(self, loss: Tensor) -> None:
         """See :class:`Devices`."""
         loss.backward()  # type: ignore[no-untyped-call]
+
+    def clip(self, model: nn.Module, optimizer: torch.optim.Optimizer, most: float) -> None:
+        """See :class:`Devices`."""
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], most)
 
     def share(self, learned: nn.Module) -> None:
         """See :class:`Devices`."""
@@ -140,6 +147,10 @@ class Several:
         """See :class:`Devices`."""
         self.fabric.backward(loss)
 
+    def clip(self, model: nn.Module, optimizer: torch.optim.Optimizer, most: float) -> None:
+        """See :class:`Devices`; the Fabric takes its own scale off the gradients first."""
+        self.fabric.clip_gradients(model, optimizer, max_norm=most)
+
     def share(self, learned: nn.Module) -> None:
         """See :class:`Devices`."""
         for parameter in learned.parameters():
@@ -155,6 +166,13 @@ class Several:
         """See :class:`Devices`."""
         found: dict[str, float] = self.fabric.broadcast(scores)
         return found
+
+
+def mixed_type(device: torch.device, wanted: str) -> torch.dtype | None:
+    """The type that sums of products run in; None for the parameters' own."""
+    if wanted == "auto" and device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(wanted)
 
 
 def as_devices(fabric: Any) -> Devices | None:

@@ -16,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from luthier.batch import Batch, device_of, outputs_of
-from luthier.checkpoint import Checkpoint, key_of, random_state, seeded, set_random_state
-from luthier.devices import Devices, One, as_devices
+from luthier.checkpoint import Checkpoint, key_of, random_state, seed_streams, seeded, set_random_state
+from luthier.devices import Devices, One, as_devices, mixed_type
 from luthier.errors import ObjectiveError, UsageError
 from luthier.measure.quality import evaluate
+from luthier.optimizer import make_optimizer
 from luthier.recipe import Recipe, rate
 from luthier.task import Task
 
@@ -28,39 +29,7 @@ StepLoss = Callable[[nn.Module, Batch], Tensor]
 OnEpoch = Callable[[int, Mapping[str, float]], None]
 M = TypeVar("M")
 
-
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the parameters that want a gradient.
-
-    Vectors (biases, norms) are not decayed: decay there costs accuracy and shrinks nothing.
-
-    Raises:
-        UsageError: no parameter wants one.
-    """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if not trained:
-        raise UsageError(
-            "the model has nothing to train",
-            expected="at least one parameter with requires_grad",
-            got="none",
-            fix="model.requires_grad_(True)",
-        )
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [g for g in groups if g["params"]]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.lr)
-
-
-def _precision(device: torch.device, wanted: str) -> torch.dtype | None:
-    """The type that sums of products run in; None for the parameters' own."""
-    if wanted == "auto" and device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(wanted)
+_APART = 1_000_003  # more than there are processes
 
 
 def task_loss(task: Task) -> StepLoss:
@@ -125,7 +94,7 @@ class Trainer:
         self.run_model, self.optimizer = self.devices.setup(model, make_optimizer(self.trained, recipe))
         self.device = device_of(model)
         self.batches = batches or self.devices.batches(task)
-        self.precision = None if self.beside.devices else _precision(self.device, recipe.precision)
+        self.precision = None if self.beside.devices else mixed_type(self.device, recipe.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.step = 0
         count = math.ceil(task.count("train") / self.devices.count)
@@ -180,7 +149,7 @@ class Trainer:
             self.devices.share(self.beside.learned)
         if self.recipe.clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.trained.parameters(), self.recipe.clip)
+            self.devices.clip(self.run_model, self.optimizer, self.recipe.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -266,7 +235,10 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
-        set_random_state(state["random"])
+        if self.devices.rank:  # the file holds the first process's streams: these would drop the same units
+            seed_streams(self.recipe.seed + self.devices.rank + _APART * self.step)
+        else:
+            set_random_state(state["random"])
         for generator, known in zip(self._generators(), state["order"], strict=True):
             generator.set_state(known)
         return Record(**state["record"])
@@ -363,7 +335,8 @@ def fit(
         model: trained in place; or a result with ``.model``, which is.
         task: data, loss and metrics.
         checkpoint: a file, written after every epoch; where it is there already, training goes on from it, bit for bit
-            as if it had not been interrupted.
+            as if it had not been interrupted. With several processes the first one's; the others' random streams
+            (dropout, augmentation) start anew.
         fabric: a launched ``lightning.fabric.Fabric``: one device or several, see :mod:`luthier.devices`.
         progress: whether to show a live bar.
         on_epoch: called after each epoch with its number and its scores.

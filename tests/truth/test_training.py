@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import luthier as lt
+from luthier.checkpoint import seeded
 from luthier.errors import LuthierError
 from luthier.recipe import Recipe, rate
 from luthier.train import Trainer, recalibrate
@@ -258,3 +259,95 @@ def test_the_teacher_is_not_changed():
 def test_bad_input_is_named(act, word):
     with pytest.raises(LuthierError, match=word):
         act()
+
+
+class _Fabric:
+    """A Fabric of mixed precision, as far as a loop sees it: what it is asked for, gradients times 1024."""
+
+    world_size, scale, device = 1, 1024.0, "cpu"
+
+    def __init__(self, rank: int = 0) -> None:
+        self.global_rank, self.norms = rank, []
+
+    def setup(self, model, optimizer):
+        self.model = model
+        return model, optimizer
+
+    def setup_dataloaders(self, loader, move_to_device):
+        return loader
+
+    def backward(self, loss):
+        (loss * self.scale).backward()
+
+    def clip_gradients(self, module, optimizer, max_norm):
+        for p in module.parameters():
+            p.grad /= self.scale
+        torch.nn.utils.clip_grad_norm_(module.parameters(), max_norm)
+        self.norms.append(float(sum(p.grad.square().sum() for p in module.parameters()) ** 0.5))
+
+    def all_reduce(self, tensor, reduce_op):
+        return tensor
+
+    def broadcast(self, scores):
+        return scores
+
+
+def test_a_fabric_clips_gradients_without_its_scale():
+    fabric, model, alone = _Fabric(), _net(), _net()
+    alone.load_state_dict(model.state_dict())
+    how = {"epochs": 1, "optimizer": "sgd", "lr": 0.1, "clip": 1e-3, "progress": False, "keep": "last"}
+    x, y = _data()
+    data = torch.utils.data.TensorDataset(x, y)
+    task = lt.Task(train=torch.utils.data.DataLoader(data, batch_size=len(x)), valid=(x, y))
+    lt.fit(alone, task, **how)
+    lt.fit(model, task, fabric=fabric, **how)
+    assert fabric.norms == [pytest.approx(1e-3, rel=1e-3)]
+    for p, q in zip(model.parameters(), alone.parameters(), strict=True):
+        assert torch.allclose(p, q, atol=1e-6)
+
+
+def test_each_process_goes_on_with_random_numbers_of_its_own(tmp_path):
+    class Drawing(nn.Linear):
+        drawn: list = []  # noqa: RUF012
+
+        def forward(self, x):
+            if self.training:
+                self.drawn.append(float(torch.rand(())))
+            return super().forward(x)
+
+    x, y = _data()
+    data = torch.utils.data.TensorDataset(x, y)
+    task = lt.Task(train=torch.utils.data.DataLoader(data, batch_size=len(x)), valid=(x, y))
+    path = tmp_path / "run.ckpt"
+    torch.manual_seed(0)
+
+    def stop(epoch, scores):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    how = {"epochs": 2, "lr": 0.01, "progress": False, "checkpoint": path}
+    with pytest.raises(KeyboardInterrupt):
+        lt.fit(Drawing(x.shape[1], 8), task, fabric=_Fabric(), on_epoch=stop, **how)
+    saved = path.read_bytes()
+    drawn = []
+    for rank in (0, 1, 2, 1):
+        path.write_bytes(saved)
+        Drawing.drawn.clear()
+        lt.fit(Drawing(x.shape[1], 8), task, fabric=_Fabric(rank), **how)
+        drawn.append(tuple(Drawing.drawn))
+    assert len(set(drawn)) == 3
+    assert drawn[1] == drawn[3]
+
+
+def test_looking_at_the_random_streams_does_not_start_cuda(monkeypatch):
+    def started():
+        raise AssertionError("CUDA was started")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", started)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: started())
+    before = torch.get_rng_state()
+    with seeded(3):
+        inside = torch.rand(4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(inside, torch.rand(4, generator=torch.Generator().manual_seed(3)))

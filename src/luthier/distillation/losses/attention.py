@@ -21,7 +21,6 @@ class Attention:
 
     When it helps: convolutional networks cut hard. When it hurts: features without positions (refused).
 
-
     Source:
         Zagoruyko and Komodakis, "Paying more attention to attention", ICLR 2017, equation 2 with p = 2.
     """

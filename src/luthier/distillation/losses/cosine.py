@@ -17,7 +17,6 @@ class Cosine:
 
     When it helps: embeddings, whose length means nothing. When it hurts: classification, where it means certainty.
 
-
     Source:
         Sanh et al., "DistilBERT", 2019, section 3 (there on hidden states).
     """

@@ -34,7 +34,6 @@ class Hint:
     When it helps: students much smaller than their teacher, first epochs. When it hurts: late, or with large weight:
     it asks for features that the student cannot have.
 
-
     Args:
         projection: W is learned "auto" (where widths differ), "always", or "never".
 

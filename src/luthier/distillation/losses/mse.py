@@ -15,7 +15,6 @@ from luthier.distillation.losses import Sees
 class MSE:
     """Mean squared difference of the logits: the limit of KL for high temperatures; the choice for regression.
 
-
     Source:
         Ba and Caruana, "Do deep nets really need to be deep?", 2014, equation 1.
     """

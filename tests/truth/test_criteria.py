@@ -356,3 +356,26 @@ def test_heads_are_scored_whole():
         mine = model.qkv.weight[rows].abs().sum() + model.qkv.bias[rows].abs().sum()
         mine = mine + model.out.weight[:, columns].abs().sum()
         assert float(got[h]) == pytest.approx(float(mine), rel=1e-6)
+
+
+@pytest.mark.parametrize("criterion", ["fisher", "activation_taylor"])
+def test_positions_flattened_into_the_batch_count_for_their_example(criterion):
+    class Net(nn.Module):
+        def __init__(self, flat):
+            super().__init__()
+            self.flat, self.inner = flat, nn.Linear(3, 6)
+            self.one, self.two = nn.Linear(6, 2), nn.Linear(6, 2)
+
+        def forward(self, x):
+            y = torch.tanh(self.inner(x))
+            first = self.one(y)
+            second = self.two(y.reshape(-1, 6)).reshape(first.shape) if self.flat else self.two(y)
+            return (first * second).sum((1, 2))
+
+    found = []
+    for flat in (True, False):
+        torch.manual_seed(0)
+        net, x = Net(flat).double(), torch.randn(4, 5, 3).double()
+        analysis = analyse(net, x)
+        found.append(importance.score(analysis, criterion, [(x, torch.ones(4).double())], "mse_loss")["inner"])
+    assert torch.allclose(found[0], found[1])

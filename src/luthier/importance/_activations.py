@@ -143,21 +143,22 @@ class ActivationGradients:
         slopes: dict[str, Tensor] = {}
         for node, gradient in zip(nodes, found, strict=True):
             if gradient is not None:
-                self._add(node, edges[node].detach(), gradient.detach() * size, slopes)
+                self._add(node, edges[node].detach(), gradient.detach() * size, size, slopes)
         for name, function in self.examples.items():
             for group, rows in slopes.items():
                 total = torch.stack([v.double().sum(0).cpu() for v in function(rows)])
                 self.sums[name][group] = self.sums[name].get(group, torch.zeros_like(total)) + total
         self.count += size
 
-    def _add(self, node: fx.Node, x: Tensor, gradient: Tensor, slopes: dict[str, Tensor]) -> None:
+    def _add(self, node: fx.Node, x: Tensor, gradient: Tensor, size: int, slopes: dict[str, Tensor]) -> None:
         for group, dim, expr in self.places.at(node):
             for name, function in self.moments.items():
                 self.means[name].add(group, dim, expr, function(x, gradient))
             if self.examples and dim != 0:
-                rows = _by_example(
-                    group, expr, (x * gradient).double().movedim(dim, 1)[:, :, None].flatten(2).sum(2).cpu()
-                )
+                each = _examples((x * gradient).double().movedim(dim, 1)[:, :, None].flatten(2).sum(2), size)
+                if each is None:
+                    continue
+                rows = _by_example(group, expr, each.cpu())
                 slopes[group.name] = slopes.get(group.name, torch.zeros_like(rows)) + rows
 
     def result(self) -> dict[Any, dict[str, Tensor]]:
@@ -168,6 +169,17 @@ class ActivationGradients:
 
 def _size(inputs: Inputs) -> int:
     return next((len(x) for x in (*inputs.args, *inputs.kwargs.values()) if isinstance(x, Tensor) and x.dim()), 1)
+
+
+def _examples(rows: Tensor, size: int) -> Tensor | None:
+    """Rows by example, [examples, dimension]; None where they cannot be told apart.
+
+    Where a network flattened positions into the batch, as (examples, positions, d) to (examples x positions, d), an
+    example's rows follow each other.
+    """
+    if not size or len(rows) % size:
+        return None
+    return rows.view(size, len(rows) // size, -1).sum(1) if len(rows) != size else rows
 
 
 def _by_example(group: Group, expr: Any, rows: Tensor) -> Tensor:

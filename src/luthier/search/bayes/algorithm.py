@@ -21,6 +21,8 @@ from luthier.trial import Trial
 class Bayes:
     """A Gaussian process with log expected improvement: the fewest trials for a good result.
 
+    With one objective it looks at the trials in two ways in turn: every second proposal, from 12 results on, takes them
+    as exact and asks for a clear improvement, so that a rough function does not hold it in one place.
     Two objectives by the exact expected gain in hypervolume, more by random weights; constraints and failures by their
     modelled probability; stopped trials count as no better than the median; pending ones by fantasies of their results.
     Permutations are compared by discordant pairs (as in the Mallows kernel), by places and by neighbours around the

@@ -53,14 +53,16 @@ def _table(store: Store, states: list[State]) -> Table:
 
 
 def _facts(study: Study) -> tuple[str, str]:
-    """How many trials there are of each kind, and the best result."""
+    """How many trials there are of each kind, and the best measurement."""
     kinds = Counter(t.status for t in study.trials)
     trials = ", ".join(f"{kinds[s]} {s.value}" for s in Status if kinds[s]) or "none"
-    best = study.ranking[:1]
     wanted = study.objectives.names
-    if len(wanted) > 1 and best:
+    if not study.objectives.complete(study.trials):
+        return trials, "-"
+    if len(wanted) > 1:
         return trials, f"front of {len(study.front)}"
-    return trials, ", ".join(f"{n} {text(best[0].metrics[n])}" for n in wanted) if best else "-"
+    best = study.best_measured  # as a list of many studies can afford it: no model is fitted
+    return trials, ", ".join(f"{n} {text(best.metrics[n])}" for n in wanted)
 
 
 COMMAND = command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 from collections import Counter
@@ -20,15 +21,11 @@ from luthier.cli._shell import Interrupted
 from luthier.cli._tables import show
 from luthier.errors import ObjectiveError, UsageError
 from luthier.report.html import write
-from luthier.store import open_store
+from luthier.store import clear, key, open_store, root_of
 from luthier.study import Study, tune
 from luthier.trial import Status
 
-_ARGUMENTS = (
-    *("maximize", "minimize", "objectives", "constraints", "algorithm", "stop", "trials", "timeout", "target", "steps"),
-    *("workers", "executor", "limits", "store", "name", "seed", "deterministic", "first", "callbacks", "on_error"),
-    *("overhead", "checkpoints", "replicate"),
-)
+_ARGUMENTS = tuple(n for n in inspect.signature(tune).parameters if n not in ("objective", "space", "progress"))
 
 
 @click.command(name="tune")
@@ -114,6 +111,9 @@ def _forget(place: Any, name: str) -> None:
             raise UsageError(f"the study {name!r} is being driven by {state.driver}", fix="stop it first")
         if state is not None:
             store.delete(name)
+            root = root_of(place, state.header)
+            if root is not None:
+                clear(root / key(name))
     finally:
         store.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -86,9 +87,10 @@ class View:
     """What a proposal was made from, besides the key: enough to make it again.
 
     Attributes:
-        by: "algorithm", or "user" for configurations given to be tried first.
-        pending: turns (see :class:`luthier.trial.Leg`; where no trial pauses, the numbers) of the earlier runs that
-            had not ended; all other earlier ones had.
+        by: "algorithm", "user" for configurations given to be tried first, or "repeat" for a trial that evaluates an
+            earlier one's values again.
+        pending: of a repeat the number of that earlier trial, alone; else turns (see :class:`luthier.trial.Leg`; where
+            no trial pauses, the numbers) of the earlier runs that had not ended; all other earlier ones had.
         level: how far the algorithm had been made cheaper, see :mod:`luthier.study.governor`.
     """
 
@@ -222,13 +224,37 @@ def located(place: str | os.PathLike[str], create: bool) -> str | Path:
 
 
 def folder_of(place: str | os.PathLike[str] | Store | None) -> Path | None:
-    """Where checkpoints of a store's studies live; None: they do not outlive the process."""
+    """Where checkpoints of a store's studies live; None: they do not outlive the process.
+
+    A store that is given as an object says so itself, by an attribute ``folder``.
+    """
     if not isinstance(place, str | os.PathLike):
-        return None
+        folder = getattr(place, "folder", None)
+        return folder if isinstance(folder, Path) else None
     text = os.fspath(place)
     if "://" not in text:
         return Path(text).expanduser().absolute().with_name(Path(text).name + ".checkpoints")
     return Path.cwd() / "luthier.checkpoints"
+
+
+def root_of(place: str | os.PathLike[str] | Store | None, header: Header) -> Path | None:
+    """Where a study's checkpoints live; None: they do not outlive the process."""
+    told = header.settings.get("checkpoints")
+    return Path(str(told)) if told else folder_of(place)
+
+
+def clear(folder: Path) -> None:
+    """Removes checkpoints that an earlier study of the name left behind, if there are any.
+
+    Raises:
+        StoreError: they cannot be removed.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StoreError(f"old checkpoints in {folder} cannot be removed", got=error, fix="remove them") from None
 
 
 def held(name: str, driver: str) -> StoreError:

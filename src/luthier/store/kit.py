@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, cast
 
 from luthier.errors import CheckError, StoreError
 from luthier.store import Header, Store, View
@@ -19,7 +21,7 @@ def check(make: Callable[[], Store]) -> None:
     """Puts a store through every law, each on a study of its own.
 
     Args:
-        make: gives the store, empty or not; it is closed after each law.
+        make: gives the store, empty or not; it is closed after each law, and no study of the laws stays in it.
 
     Raises:
         CheckError: a law is broken; says which and how.
@@ -30,10 +32,33 @@ def check(make: Callable[[], Store]) -> None:
     """
     for law in LAWS:
         store = make()
+        made = _Noting(store)
         try:
-            law(store)
+            law(cast(Store, made))
         finally:
+            made.tidy()
             store.close()
+
+
+class _Noting:
+    """A store that notes which studies are made in it, so that none is left behind."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._names: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def create(self, header: Header) -> bool:
+        self._names.append(header.name)
+        return self._store.create(header)
+
+    def tidy(self) -> None:
+        """Deletes them, as far as a store that breaks laws lets itself be tidied up."""
+        for name in self._names:
+            with contextlib.suppress(Exception):
+                self._store.delete(name)
 
 
 def any_name(store: Store) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, create_engine, delete, event, exc,
 from sqlalchemy.engine import URL, Row, make_url
 
 from luthier.errors import StoreError
-from luthier.store import Header, Lease, State, View, held, key, lost
+from luthier.store import Header, Lease, State, View, folder_of, held, key, lost
 from luthier.store._schema import current, prepare, reports, studies, trials
 from luthier.trial import Leg, Report, Status, Trial, read_legs
 
@@ -59,6 +59,8 @@ class Sql:
         parsed = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else _parse(place)
         self.place = str(parsed.database) if parsed.get_backend_name() == "sqlite" else _masked(parsed)
         options = [v for value in parsed.query.values() for v in ([value] if isinstance(value, str) else value)]
+        lasting = parsed.get_backend_name() != "sqlite" or parsed.database not in (None, "", ":memory:")
+        self.folder = folder_of(place) if lasting else None  # of its studies' checkpoints
         self._secrets = [word for word in (parsed.password, *options) if word and len(word) > 3]
         self._ids: dict[str, int] = {}
         with self._told("opened"):

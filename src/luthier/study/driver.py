@@ -17,7 +17,7 @@ from luthier.run import Job, Outcome, Work
 from luthier.search._threads import OneThread
 from luthier.space import Params
 from luthier.stop import promoter
-from luthier.store import Store, View
+from luthier.store import Store, View, clear
 from luthier.study.governor import Governor
 from luthier.study.ledger import Ledger
 from luthier.study.pulse import Heart, Interrupts, quietly
@@ -232,6 +232,7 @@ class Driver:
         if params is None:
             return None
         legs = (Leg(turn),) if self._promoter is not None or turn != number else ()
+        clear(self._run.folder / str(number))  # of a study of that name that was deleted
         return self._start(Trial(number, params, started=time.time(), legs=legs), view)
 
     def _propose(self, number: int, turn: int) -> tuple[Params | None, View]:

@@ -24,13 +24,16 @@ Entry = tuple[Trial, View]
 
 def write(path: Path, header: Header, entries: Iterable[Entry]) -> None:
     """One line for the study, then one per trial; the file appears whole or not at all."""
-    rough = path.with_name(path.name + ".part")
+    rough = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.part")  # its own: several may write at once
     path.parent.mkdir(parents=True, exist_ok=True)
-    with rough.open("w", encoding="utf-8") as file:
-        file.write(json.dumps({"luthier_study": FORMAT, **asdict(header)}) + "\n")
-        for trial, view in entries:
-            file.write(json.dumps(_row(trial, view)) + "\n")
-    os.replace(rough, path)
+    try:
+        with rough.open("w", encoding="utf-8") as file:
+            file.write(json.dumps({"luthier_study": FORMAT, **asdict(header)}) + "\n")
+            for trial, view in entries:
+                file.write(json.dumps(_row(trial, view)) + "\n")
+        os.replace(rough, path)
+    finally:
+        rough.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[Header, list[Entry]]:

@@ -31,6 +31,7 @@ class Ledger:
         self._stages: dict[int, list[Trial]] = {}  # number -> what it was at the end of each leg, if any has several
         self._open: set[int] = set()  # turns of the legs that have not ended
         self.turns = 0  # the next one
+        self.version = 0  # how often a trial was put
         for trial in self._all.values():
             self._count(trial)
         self._settle(*self._all.values())
@@ -80,6 +81,7 @@ class Ledger:
 
     def put(self, trial: Trial) -> None:
         """Takes a trial's new state."""
+        self.version += 1
         before = self._all.get(trial.number)
         self._all[trial.number] = trial
         if before is not None and before.finished:

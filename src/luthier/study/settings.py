@@ -97,6 +97,11 @@ class Pool:
     lag: int | None
     checkpoints: str | None = None
 
+    @property
+    def root(self) -> Path | None:
+        """The folder that was given, as a path."""
+        return Path(self.checkpoints) if self.checkpoints else None
+
     @classmethod
     def of(cls, workers: Any, executor: Any, limits: Limits | None, deterministic: Any, checkpoints: Any) -> Pool:
         """Reads what a user gave; several workers or limits need processes."""

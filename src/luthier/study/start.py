@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from luthier import search
 from luthier import stop as stop_rules
@@ -20,8 +19,9 @@ from luthier.search import Algorithm
 from luthier.search._warm import resumed, with_experience
 from luthier.space import Parameter, Params, Space
 from luthier.stop import StopRule
-from luthier.store import Header, State, Store, View, check_name, folder_of, key, open_store, short
+from luthier.store import Header, State, Store, View, check_name, key, open_store, root_of, short
 from luthier.study import exchange
+from luthier.study.agree import same_folder, same_study
 from luthier.study.driver import Driver, Run
 from luthier.study.governor import Bound
 from luthier.study.ledger import Ledger
@@ -151,7 +151,8 @@ def _drive(settings: Settings, place: Place, name: str | None, progress: Progres
     try:
         state = _open(store, name, settings)
         settings = replace(settings, space=resumed(settings.space, state.header.space))
-        root = Path(settings.pool.checkpoints) if settings.pool.checkpoints else _root(place, state.header)
+        root = root_of(place, state.header) or settings.pool.root
+        same_folder(root, settings.pool.root)
         scratch = tempfile.TemporaryDirectory(prefix="luthier-") if root is None else None
         folder = Path(scratch.name) if scratch else Path(str(root)) / key(state.header.name)
         study = _view(store, state.header, settings.space, folder)
@@ -207,12 +208,6 @@ def _conclude(study: Study, progress: Progress) -> None:
         progress.say(f"best {why}: trial {best.number}: {known}")
 
 
-def _root(place: Place, header: Header) -> Path | None:
-    """Where a study's checkpoints live; None: they do not outlive the process."""
-    told = header.settings.get("checkpoints")
-    return Path(str(told)) if told else folder_of(place)
-
-
 def _open(store: Store, name: str | None, settings: Settings) -> State:
     """The study of that name, made where there is none."""
     if name is None:
@@ -223,7 +218,7 @@ def _open(store: Store, name: str | None, settings: Settings) -> State:
     state = store.state(header.name)
     if state is None:
         raise StoreError(f"the study {short(name)!r} was deleted while it was being opened", fix="run again")
-    _compare(state.header, header, settings)
+    same_study(state.header, header)
     return state
 
 
@@ -256,36 +251,6 @@ def _header(name: str, settings: Settings) -> Header:
     )
 
 
-def _compare(stored: Header, given: Header, settings: Settings) -> None:
-    """Refuses to go on with a study that is about something else, and says what differs."""
-    facts = [
-        *_differences("parameter", stored.space["parameters"], given.space["parameters"]),
-        *_differences("rule of", {"where": stored.space["where"]}, {"where": given.space["where"]}),
-        *_differences("objective", stored.objectives["directions"], given.objectives["directions"]),
-        *_differences("constraint", stored.objectives["constraints"], given.objectives["constraints"]),
-    ]
-    if settings.pool.lag is not None or stored.settings["lag"] is not None:
-        facts += _differences("setting", _deciding(stored.settings), _deciding(given.settings))
-    if facts:
-        raise UsageError(
-            f"the store already holds another study named {short(given.name)!r}",
-            expected="the same space and objectives, to go on with it",
-            got="; ".join(facts),
-            fix="choose another name, or another store",
-        )
-
-
-def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that change which trials there are."""
-    return {n: v for n, v in settings.items() if n != "checkpoints"}
-
-
-def _differences(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    out = [f"{kind} {n!r} was {old[n]} and is {new[n]} now" for n in old if n in new and old[n] != new[n]]
-    out += [f"{kind} {n!r} is gone" for n in old if n not in new]
-    return out + [f"{kind} {n!r} is new" for n in new if n not in old]
-
-
 def load_study(store: Place, name: str | None = None) -> Study:
     """Reads a study from a store, whether it is over, running or was interrupted.
 
@@ -305,7 +270,7 @@ def load_study(store: Place, name: str | None = None) -> Study:
     opened = open_store(store, create=False)
     try:
         state = _find(opened, name)
-        root = _root(store, state.header) or Path(tempfile.gettempdir())
+        root = root_of(store, state.header) or Path(tempfile.gettempdir())
         space, _ = exchange.understood(state.header)
         study = _view(opened, state.header, space, root / key(state.header.name))
     finally:

@@ -128,7 +128,7 @@ class Study:
 
     def _standing(self) -> Standing:
         copies = self._copies()
-        state = (self.ledger.finished, len(copies))
+        state = (self.ledger.version, len(copies))
         if self._known is None or self._known[0] != state:
             modelled = not is_grid(self.header.settings["algorithm"])
             self._known = state, standing(self.space, self.objectives, self.trials, copies, modelled)

@@ -323,6 +323,13 @@ def test_useless_weights_are_refused(weights, word):
         Lesson(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), task, weights, 1.0)
 
 
+def test_the_tasks_own_loss_is_not_given_twice():
+    x, y = torch.zeros(4, 2), torch.zeros(4).long()
+    weights = {"task": (1.0, torch.nn.functional.mse_loss)}
+    with pytest.raises(UsageError, match="own loss"):
+        Lesson(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), Task(train=(x, y), valid=(x, y)), weights)
+
+
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 def test_impossible_temperatures_are_refused(temperature):
     with pytest.raises(UsageError, match="temperature"):

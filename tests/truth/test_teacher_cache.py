@@ -139,3 +139,28 @@ def test_data_that_may_differ_from_pass_to_pass_are_refused(tmp_path):
 def test_no_class_at_all_is_refused():
     with pytest.raises(UsageError, match="top_k"):
         Cache("x", top_k=0)
+
+
+class _Stateful(nn.Linear):
+    """A module that keeps more than tensors."""
+
+    extra: object = None
+
+    def get_extra_state(self):
+        return self.extra
+
+    def set_extra_state(self, state):
+        self.extra = state
+
+
+def test_a_teacher_may_keep_more_than_tensors(tmp_path):
+    x, y = _data()
+    states = [{"scale": 1}, {"scale": 2}, [torch.zeros(2000)], [torch.ones(2000)], b"one", object(), object()]
+    for state in states:
+        teacher = _Stateful(x.shape[1], 3)
+        with torch.no_grad():
+            teacher.weight.zero_()
+            teacher.bias.zero_()
+        teacher.extra = state
+        answers_over(teacher, _loader(x, y), Layout(), Cache(tmp_path))
+    assert len(list(tmp_path.iterdir())) == len(states) - 1  # two objects of a kind are alike

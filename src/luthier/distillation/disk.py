@@ -10,12 +10,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from luthier.errors import OutputError, UsageError
 from luthier.extras import need
+from luthier.model.contents import as_bytes
 
 _NUMBER, _INDEX = 4, 4  # bytes of a stored number (float32) and of a class (int32)
 
@@ -102,21 +104,19 @@ def shortened(outputs: Tensor, top_k: int | None, class_dim: int = 1) -> Answers
     return Answers((ordered[..., :top_k].contiguous(), index[..., :top_k].int().contiguous(), rest), classes, class_dim)
 
 
-def digest(*parts: Tensor | str) -> str:
-    """64 letters that stand for texts and tensors."""
+def digest(*parts: Any) -> str:
+    """64 letters that stand for texts, tensors and what else a state holds."""
     total = hashlib.sha256()
     for part in parts:
-        if isinstance(part, str):
-            total.update(part.encode())
-        else:
+        if isinstance(part, Tensor):
             total.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            total.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        total.update(as_bytes(part))
     return total.hexdigest()
 
 
 def key_of(teacher: nn.Module, data: Sequence[Tensor], cache: Cache, class_dim: int) -> str:
     """What outputs depend on: the teacher's structure and weights, the inputs, and how much is stored."""
-    state = [x for name, tensor in teacher.state_dict().items() for x in (name, tensor)]
+    state = [x for name, value in teacher.state_dict().items() for x in (name, value)]
     return digest(str(teacher), *state, f"{cache.top_k} {class_dim}", *data)
 
 

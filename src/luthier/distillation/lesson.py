@@ -70,6 +70,13 @@ def read_weights(weights: Mapping[str, Weight]) -> dict[str, float]:
         weight, own = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
         if name not in known and not callable(own):
             raise unknown("distillation loss", name, known)
+        if name == "task" and isinstance(given, tuple):
+            raise UsageError(
+                "'task' is the task's own loss",
+                expected="{'task': weight}",
+                got=f"a pair of {type(given[0]).__name__} and {type(given[-1]).__name__}",
+                fix="another name for a loss of yours, or Task(..., loss=function)",
+            )
         plain[name] = weight
         if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise UsageError(f"the weight of loss {name!r} is out of range", expected="weight >= 0", got=repr(weight))

@@ -31,7 +31,7 @@ class DistillationLoss(Protocol):
             teacher: the teacher's.
 
         Returns:
-            a scalar; 0 where both are equal.
+            a scalar; 0 where both are equal, but for :class:`CRD`, which contrasts examples with each other.
         """
         ...
 

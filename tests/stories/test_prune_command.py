@@ -5,6 +5,8 @@ import torch
 from click.testing import CliRunner
 
 import luthier as lt
+from luthier.cli import compress
+from luthier.cli._network import MULTIPLE
 from luthier.cli.prune import COMMAND
 from luthier.errors import UsageError
 
@@ -48,3 +50,12 @@ def test_ratio_or_budget(tmp_path):
         CliRunner().invoke(COMMAND, ["net.py"], catch_exceptions=False)
     with pytest.raises(UsageError, match="one way"):
         CliRunner().invoke(COMMAND, ["net.py", "--ratio", "0.5", "--budget", "macs=0.5"], catch_exceptions=False)
+
+
+def test_a_multiple_is_a_number_or_auto():
+    assert [MULTIPLE.convert(v, None, None) for v in ("8", 8, "auto")] == [8, 8, "auto"]
+    for command in (COMMAND, compress.COMMAND):
+        for wrong in ("0", "some"):
+            done = CliRunner().invoke(command, ["net.py", "--multiple", wrong])
+            assert done.exit_code == 2
+            assert "--multiple" in done.output

@@ -1,6 +1,7 @@
 """The small parts of a compression run: budgets, stages, the choice of the best, settings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from luthier.compression.result import Point
 from luthier.compression.settings import Settings, fingerprint
 from luthier.compression.verb import choose, note
 from luthier.errors import UsageError
+from luthier.measure.table import Table
 from luthier.metrics import metric
 from luthier.recipe import Recipe
 from luthier.surgery import Proof
@@ -111,6 +113,8 @@ def test_a_point_survives_json(tmp_path):
     [
         ({"batchsize": 3}, "batch_size"),
         ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": "auto"}, "batch_size"),
+        ({"multiple": "some"}, "multiple"),
         ({"max_ratio": 1.0}, "max_ratio"),
         ({"epochs": (5, 2)}, "epochs"),
         ({"recipe": {"epoch": 3}}, "epochs"),
@@ -169,6 +173,29 @@ def test_a_line_takes_several_targets():
     pruned = line.cut(line.keep(dict.fromkeys(line.families, 0.5), "magnitude"))
     curve = line.recover(pruned.model, Recovery(Recipe(epochs=1), kl=0.5))
     assert curve[0]["loss"] > 0
+
+
+def test_a_line_keeps_widths_at_what_the_runtime_likes_and_keeps_what_it_measured(tmp_path, monkeypatch):
+    times = []
+    monkeypatch.setattr(
+        "luthier.measure.table.Table.at",
+        lambda path, at=Table.at: replace(at(path), measure=lambda s: times.append(s) or float(-(-s[2] // 8)) ** 2),
+    )
+    settings = Settings.of({"multiple": "auto"})
+    lines = [
+        Line(_small(), _weighted(False), multiple=settings.multiple, cache=tmp_path / "sensitivity.json")
+        for _ in range(2)
+    ]
+    assert lines[0].multiple == 8
+    measured = len(times)
+    assert lines[1].multiple == 8
+    assert len(times) == measured > 0
+
+
+def test_params_are_parameters():
+    assert Budget.of({"params": 0.5}, ACCURACY) == Budget.of({"parameters": 0.5}, ACCURACY)
+    with pytest.raises(UsageError, match="twice"):
+        Budget.of({"params": 0.5, "parameters": 0.4}, ACCURACY)
 
 
 def test_every_process_makes_one_sensitivity_map(tmp_path):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from luthier.cli._load import load_file
 from luthier.errors import UsageError
 from luthier.extras import need
@@ -17,6 +19,19 @@ if TYPE_CHECKING:  # torch takes seconds to load, and `luthier --help` loads thi
     from torch import nn
 
     from luthier.task import Task
+
+
+class _Multiple(click.ParamType[int | str]):
+    """A whole number from 1, or "auto"."""
+
+    name = "INTEGER|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """The number, or "auto"."""
+        return "auto" if value == "auto" else click.IntRange(1).convert(value, param, ctx)
+
+
+MULTIPLE = _Multiple()
 
 
 def read_network(file: str, also: tuple[str, ...] = ()) -> tuple[ModuleType, nn.Module, Task]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from luthier.cli._network import as_mapping, read_network, recipe_of
+from luthier.cli._network import MULTIPLE, as_mapping, read_network, recipe_of
 
 
 @click.command(name="compress")
@@ -29,7 +29,7 @@ from luthier.cli._network import as_mapping, read_network, recipe_of
 @click.option("--out", type=click.Path(), help="Folder for the files. Default: runs/<FILE's name>")
 @click.option("--timeout", type=float, help="Seconds for the search in all, earlier runs included.")
 @click.option("--batch-size", type=click.IntRange(1), help="Of the latency measurement. Default: 32")
-@click.option("--multiple", type=click.IntRange(1), help="Widths are kept at multiples of this. Default: 8")
+@click.option("--multiple", type=MULTIPLE, help="Widths are kept at multiples of this, or auto. Default: 8")
 @click.option("--algorithm", help="See `luthier methods`. Default: auto")
 @click.option("--seed", type=int, help="Of everything random. Default: 0")
 @click.option("--quiet", is_flag=True, help="Print the outcome only.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from luthier.cli._network import as_mapping, need_onnx, publish, read_network, trained
+from luthier.cli._network import MULTIPLE, as_mapping, need_onnx, publish, read_network, trained
 from luthier.errors import UsageError
 
 if TYPE_CHECKING:  # torch takes seconds to load, and `luthier --help` loads this file
@@ -22,7 +22,11 @@ if TYPE_CHECKING:  # torch takes seconds to load, and `luthier --help` loads thi
 @click.option("--criterion", default="auto", show_default=True, help="See `luthier methods`.")
 @click.option("--allocate", help="How much where. Default: uniform with --ratio, sensitivity with --budget.")
 @click.option(
-    "--multiple", type=click.IntRange(1), default=8, show_default=True, help="Widths are kept at multiples of this."
+    "--multiple",
+    type=MULTIPLE,
+    default=8,
+    show_default=True,
+    help="Widths are kept at multiples of this; auto: what this machine's runtime likes.",
 )
 @click.option(
     "--epochs",
@@ -38,7 +42,7 @@ def command(
     budget: tuple[str, ...],
     criterion: str,
     allocate: str | None,
-    multiple: int,
+    multiple: int | str,
     epochs: int,
     out: str | None,
 ) -> None:

@@ -9,6 +9,7 @@ from luthier.errors import UsageError, nearest
 from luthier.metrics import Metric
 
 COSTS = ("latency", "macs", "parameters", "bytes")
+_SHORT = {"params": "parameters"}
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Budget:
     """What a compressed network may cost, as shares of the dense one's, and what the metric may lose.
 
     Attributes:
-        costs: "latency", "macs", "parameters", "bytes" -> largest ratio to dense, in (0, 1].
+        costs: "latency", "macs", "parameters" (or "params"), "bytes" -> largest ratio to dense, in (0, 1].
         loss: how much the main metric may get worse, >= 0; None for any.
         metric: the main metric's name.
 
@@ -44,7 +45,10 @@ class Budget:
         if not isinstance(wanted, Mapping):
             raise UsageError("the budget is no dict", expected='{"latency": 0.5}', got=repr(wanted))
         costs, loss = {}, None
-        for name, value in wanted.items():
+        for given, value in wanted.items():
+            name = _SHORT.get(given, given)
+            if name in costs:
+                raise UsageError(f"the budget for {name!r} is given twice", got=", ".join(wanted))
             if name in COSTS:
                 costs[name] = _in_range(name, value, 0.0, 1.0, "a share of the dense network's, in (0, 1]")
             elif name == main.name:

@@ -24,6 +24,8 @@ from luthier.distillation.cache import is_fixed, outputs_over, with_teacher
 from luthier.distillation.lesson import Lesson
 from luthier.export.write import write_onnx
 from luthier.measure.latency import Latency, measure
+from luthier.measure.table import Table
+from luthier.measure.widths import multiple_for
 from luthier.model import Analysis, analyse, cost
 from luthier.recipe import Recipe
 from luthier.surgery import Pruned, cut
@@ -57,7 +59,7 @@ class Line:
         dense: the trained network; not changed.
         task: data, loss and metrics.
         batch_size: of the latency measurement.
-        multiple: widths are kept at multiples of this.
+        multiple: widths are kept at multiples of this; "auto": what this machine's runtime likes, measured once a run.
         allocate: how a stage's share is spread over its widths, see ``luthier methods``.
         cache: a file that keeps the sensitivity map, where ``allocate`` needs one.
     """
@@ -67,14 +69,14 @@ class Line:
         dense: nn.Module,
         task: Task,
         batch_size: int = 32,
-        multiple: int = 8,
+        multiple: int | str = 8,
         allocate: str = "sensitivity",
         cache: Path | None = None,
     ) -> None:
         self.dense = copy.deepcopy(dense).eval()  # what is frozen in it stays frozen in the cut networks
         self.task = task
         self.batch_size = batch_size
-        self.multiple = multiple
+        self._multiple = multiple
         self.allocate, self.cache = allocate, cache
         self._scores: dict[str, dict[str, Tensor]] = {}
 
@@ -90,6 +92,12 @@ class Line:
         """The dense network's axes."""
         dense = copy.deepcopy(self.dense)
         return analyse(dense, tuple(x[:2].to(device_of(dense)) for x in self.example))
+
+    @cached_property
+    def multiple(self) -> int:
+        """What widths are kept at multiples of; what was measured for it stays with the run."""
+        kept = None if self.cache is None else Table.at(self.cache.with_name("layers.json"))
+        return multiple_for(self.analysis, self._multiple, kept)
 
     @cached_property
     def families(self) -> dict[str, tuple[str, ...]]:

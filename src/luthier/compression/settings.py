@@ -27,7 +27,7 @@ class Settings:
         recipe: how to train the dense network first (see :class:`luthier.recipe.Recipe`); None: it is trained.
         epochs: fewest and most epochs of recovery in a trial.
         max_ratio: largest share removed from a stage.
-        multiple: widths are kept at multiples of this (runtimes dislike odd widths).
+        multiple: widths are kept at multiples of this (runtimes dislike odd widths); "auto": what this machine's likes.
         criterion: what is unimportant (see ``luthier methods``); "auto": the search chooses, starting from the one that
             does best in bench/prune.
         allocate: how a stage's share is spread over its widths; "sensitivity" goes by a map measured first.
@@ -41,7 +41,7 @@ class Settings:
     recipe: Mapping[str, Any] | None = None
     epochs: tuple[int, int] = (2, 8)
     max_ratio: float = 0.9
-    multiple: int = 8
+    multiple: int | str = 8
     criterion: str = "auto"
     allocate: str = "sensitivity"
     algorithm: str = "auto"
@@ -52,8 +52,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("batch_size", "multiple"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UsageError(f"{name!r} is out of range", expected="a whole number >= 1", got=repr(value))
+            if (not isinstance(value, int) or value < 1) and (name, value) != ("multiple", "auto"):
+                expected = "a whole number >= 1" + (" or 'auto'" if name == "multiple" else "")
+                raise UsageError(f"{name!r} is out of range", expected=expected, got=repr(value))
         if not isinstance(self.max_ratio, float) or not 0 < self.max_ratio < 1:
             raise UsageError("'max_ratio' is out of range", expected="0 < max_ratio < 1", got=repr(self.max_ratio))
         pair = isinstance(self.epochs, tuple | list) and [type(e) for e in self.epochs] == [int, int]

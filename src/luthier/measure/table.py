@@ -82,12 +82,16 @@ class Table:
 
     @classmethod
     def here(cls) -> Table:
-        """This machine's, from its file; empty where that is not there yet, or damaged."""
+        """This machine's, from its file."""
         name = f"latency-{machine()}.json"
         try:
-            path = folder() / name
+            return cls.at(folder() / name)
         except RuntimeError:  # this user has no home
             return cls(None)
+
+    @classmethod
+    def at(cls, path: Path) -> Table:
+        """That of a file; empty where it is not there yet, or damaged."""
         try:
             return cls(path, times=_times(json.loads(path.read_text())))
         except (OSError, ValueError):

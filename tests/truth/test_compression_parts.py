@@ -226,3 +226,22 @@ def test_a_network_that_is_only_timed_keeps_its_statistics():
     keep = line.widths(dict.fromkeys(line.families, 0.5))
     assert int(line.cut(keep, recalibrated=False).model.get_buffer("1.num_batches_tracked")) == 0
     assert int(line.cut(keep).model.get_buffer("1.num_batches_tracked")) > 0
+
+
+def test_a_model_with_more_than_tensors_has_a_fingerprint():
+    class Stateful(nn.Linear):
+        extra: object = None
+
+        def get_extra_state(self):
+            return self.extra
+
+    def found(extra):
+        model = Stateful(2, 2)
+        with torch.no_grad():
+            model.weight.zero_()
+            model.bias.zero_()
+        model.extra = extra
+        return fingerprint(model, _task(), {"macs": 0.5}, Settings())
+
+    assert found({"scale": 1}) == found({"scale": 1})
+    assert found({"scale": 1}) != found({"scale": 2})

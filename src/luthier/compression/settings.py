@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import CodeType
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from luthier import allocate, importance
 from luthier.distillation.cache import is_fixed
 from luthier.errors import UsageError, unknown
+from luthier.model.contents import as_bytes
 from luthier.recipe import Recipe
 from luthier.task import Task
 
@@ -85,7 +85,7 @@ def fingerprint(model: nn.Module, task: Task, budget: Mapping[str, float], setti
 
     Trials, time and workers may differ: the same run goes on.
     """
-    shapes = [(name, tuple(t.shape)) for name, t in model.state_dict().items()]
+    shapes = [(name, tuple(getattr(value, "shape", ()))) for name, value in model.state_dict().items()]
     weights = list(model.state_dict().values()) if settings.recipe is None else []
     return {
         "model": digest(f"{shapes} {model}"),
@@ -106,17 +106,8 @@ def fingerprint(model: nn.Module, task: Task, budget: Mapping[str, float], setti
 
 
 def digest(*parts: Any) -> str:
-    """16 letters that stand for texts and tensors."""
-    total = hashlib.sha256()
-    for part in parts:
-        text = part.encode() if isinstance(part, str) else None
-        total.update(text if text is not None else _bytes(part))
-    return total.hexdigest()[:16]
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    raw = tensor.detach().cpu().contiguous().reshape(-1)
-    return raw.view(torch.uint8).numpy().tobytes() if raw.numel() else b""
+    """16 letters that stand for texts, tensors and what else a state holds."""
+    return hashlib.sha256(b"".join(map(as_bytes, parts))).hexdigest()[:16]
 
 
 def _source(function: Any) -> str:

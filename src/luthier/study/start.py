@@ -270,8 +270,8 @@ def load_study(store: Place, name: str | None = None) -> Study:
     opened = open_store(store, create=False)
     try:
         state = _find(opened, name)
-        root = root_of(store, state.header) or Path(tempfile.gettempdir())
         space, _ = exchange.understood(state.header)
+        root = root_of(store, state.header) or Path(tempfile.gettempdir())
         study = _view(opened, state.header, space, root / key(state.header.name))
     finally:
         if opened is not store:

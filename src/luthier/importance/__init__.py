@@ -59,7 +59,8 @@ __all__ = [
 
 Kind = str | Criterion | Callable[[Evidence], Tensor]
 AUTO = ("l2", "l2")
-"""What "auto" stands for: with data and a loss, and without (see bench/prune/README.md)."""
+"""What "auto" stands for: with data and a loss, and without. For now both are "l2": no criterion that needs data did
+better under the same allocation (see bench/prune/README.md)."""
 
 
 def names() -> list[str]:
@@ -70,7 +71,7 @@ def names() -> list[str]:
 def get(criterion: Kind) -> Any:
     """The criterion of that name; an object is handed through, a function becomes a criterion.
 
-    "auto" is the one that needs nothing; :func:`score` knows better, given data.
+    "auto" is what :data:`AUTO` says where there are no data; :func:`score` takes the other one, given data and a loss.
 
     Raises:
         UsageError: there is no such criterion.
@@ -82,7 +83,7 @@ def get(criterion: Kind) -> Any:
 
 
 def _settled(criterion: Kind, data: Any, loss: Any) -> Any:
-    """The same, with "auto" decided by what there is to go by."""
+    """The same, with "auto" read by :data:`AUTO`."""
     known = data is not None and loss is not None
     return get(AUTO[0] if isinstance(criterion, str) and criterion == "auto" and known else criterion)
 

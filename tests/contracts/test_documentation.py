@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from luthier.cli.methods import as_markdown, found
+from luthier.cli.methods import as_markdown, found, operations
+from luthier.model.rules import all_rules
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,3 +29,10 @@ def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
         assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_every_operation_with_a_rule_is_listed():
+    listed = [name for names in operations().values() for name in names]
+    assert sorted(listed) == sorted(all_rules())
+    assert "conv2d" in operations()["conv"]
+    assert all(f"`{name}`" in as_markdown() for name in ("conv2d", "scaled_dot_product_attention"))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from luthier.errors import UsageError
 from luthier.model import Analysis, axes
+from luthier.model.contents import as_bytes
 from luthier.model.groups import Group
 
 RATIOS = (0.25, 0.5, 0.75, 0.9)
@@ -180,16 +181,8 @@ def _key(analysis: Analysis, scores: Mapping[str, Tensor], ratios: tuple[float, 
     total = hashlib.sha256(f"{ratios} {measure} {data}".encode())
     for name, value in [*analysis.model.state_dict().items(), *scores.items()]:
         total.update(name.encode())
-        total.update(_bytes(value))
+        total.update(as_bytes(value))
     return total.hexdigest()
-
-
-def _bytes(value: Any) -> bytes:
-    """What stands for a value; a module's extra state may be anything."""
-    if not isinstance(value, Tensor):
-        return repr(value).encode()
-    flat = value.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
 
 
 def _read(cache: str | Path | None, key: str) -> SensitivityMap | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
 
 import click
@@ -12,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 import luthier
+
+_OPERATIONS = "luthier.model.rules: operations that cuts are carried through"
+_FREEZE = "By the names of PyTorch's aten library. Any other operation keeps whole what it touches."
 
 
 @click.command(name="methods")
@@ -27,10 +31,15 @@ def command(markdown: bool) -> None:
         for name, line in rows:
             table.add_row(Text(name, style="green"), Text(line))
         console.print(table)
+    table = Table(title=_OPERATIONS, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False)
+    for family, names in operations().items():
+        table.add_row(Text(family, style="green"), Text(", ".join(names)))
+    if table.row_count:
+        console.print(table)
 
 
 def as_markdown() -> str:
-    """The methods page."""
+    """The methods page, which lists the operations where PyTorch is installed."""
     lines = ["# Methods", "", "Made from the code by `luthier methods --markdown > docs/methods.md`.", ""]
     for package, rows in found(whole=True).items():
         lines += [f"## {package}", ""]
@@ -39,7 +48,10 @@ def as_markdown() -> str:
             lines += [f"### {name}", "", first, ""]
             if rest.strip():
                 lines += ["```text", rest.strip("\n"), "```", ""]
-    return "\n".join(lines)
+    lines += [f"## {_OPERATIONS}", "", _FREEZE, ""]
+    for family, names in operations().items():
+        lines += [f"- {family}: " + ", ".join(f"`{name}`" for name in names)]
+    return "\n".join(lines) + "\n"
 
 
 def found(whole: bool = False) -> dict[str, list[tuple[str, str]]]:
@@ -55,6 +67,16 @@ def found(whole: bool = False) -> dict[str, list[tuple[str, str]]]:
             package = ".".join(("luthier", *place.parent.relative_to(root).parts))
             out.setdefault(package, []).append((place.name, text if whole else text.split("\n")[0]))
     return {package: sorted(rows) for package, rows in sorted(out.items())}
+
+
+def operations() -> dict[str, list[str]]:
+    """Family -> the tensor operations that there are rules for; none where PyTorch is not installed."""
+    try:
+        from luthier.model import rules
+    except ImportError:
+        return {}
+    families = {name: importlib.import_module(f"{rules.__name__}.{name}").RULES for name in rules.names()}
+    return {name: sorted(found) for name, found in families.items()}
 
 
 def _documentation(file: Path) -> str | None:

@@ -36,7 +36,8 @@ class Task:
         batch_size: for data given as tensors.
         targets: how many tensors at the end of a batch are its target, for flat batches with lengths.
         class_dim: the dimension of the model's outputs that holds the classes: 1, or -1 for outputs of shape
-            (n, positions, classes). Losses and metrics are given (n, classes, positions) either way.
+            (n, positions, classes). Losses and metrics are given (n, classes, positions) either way;
+            metrics (positions, classes), where batches differ in length.
 
     Raises:
         UsageError: data that is not a loader, an unknown loss or metric.

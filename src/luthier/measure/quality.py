@@ -41,7 +41,8 @@ def evaluate(
         model: a torch module, a result with ``.model``, the path of an ONNX file, a Keras 3 model, or a fitted
             scikit-learn estimator (its log probabilities, decisions or predictions are the outputs).
         loader: batches of (input, ..., target) or dicts with "labels", or a pair of tensors or arrays.
-        metrics: names (see :func:`luthier.metrics.names`), or functions of (outputs, target).
+        metrics: names (see :func:`luthier.metrics.names`), or functions of (outputs, target), which see no padding:
+            batches that differ in length are laid out flat, see :func:`luthier.sequences.joined`.
         targets: how many tensors at the end of a batch are its target, as in :class:`luthier.Task`.
         class_dim: the dimension of the outputs that holds the classes; -1 for (n, positions, classes).
 
@@ -49,7 +50,8 @@ def evaluate(
         metric name -> value, over the whole data set (not an average of batches).
 
     Raises:
-        UsageError: an empty loader, an unknown metric, or something that is no model.
+        UsageError: an empty loader, an unknown metric, something that is no model, or batches of different lengths
+            that cannot be laid out.
 
     Example:
         >>> evaluate(torch.nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))], ["accuracy"])

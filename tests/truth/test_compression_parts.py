@@ -201,8 +201,9 @@ def test_params_are_parameters():
 def test_every_process_makes_one_sensitivity_map(tmp_path):
     maps = []
     for seed in range(3):
+        dense = _small()
         torch.manual_seed(seed)  # a process of its own has a random stream of its own
-        line = Line(_small(), _weighted(shuffled=True), multiple=1, cache=tmp_path / f"{seed}.json")
+        line = Line(dense, _weighted(shuffled=True), multiple=1, cache=tmp_path / f"{seed}.json")
         maps.append(line.sensitivity)
         keys = {json.loads(p.read_text())["key"] for p in tmp_path.iterdir()}
     assert maps[0] == maps[1] == maps[2]

@@ -24,7 +24,7 @@ def net():
 
 fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
 fabric.launch()
-how = dict(epochs=2, lr=1e-2, optimizer="sgd", progress=False, fabric=fabric)
+how = dict(epochs=2, lr=1e-2, optimizer="sgd", clip=0.1, progress=False, fabric=fabric)
 task = lt.Task(train=(x, y), valid=(x, y), batch_size=32)
 model = lt.fit(net(), task, **how)
 student = lt.distill(net(), [model, net()], task, losses={"kl": 0.5, "task": 0.5}, **how)

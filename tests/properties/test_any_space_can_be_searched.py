@@ -90,3 +90,12 @@ def test_rows_and_values_go_round(space, seed):
     for row, on in zip(unit, active, strict=True):
         assert {n for n in space.names if on[space.slices[n]].all()} == set(space.from_unit(row))
         assert {n for n in space.names if on[space.slices[n]].any()} == set(space.from_unit(row))
+
+
+def test_tpe_looks_at_a_subset_only_where_it_is_active():
+    space = Space(some=Subset(range(5), min=3, max=3).when(root="x"), root=Choice(["x", "y"]), x=Float(0.0, 1.0))
+    told = history(space, 40, 0)
+    assert {t.params["root"] for t in told} == {"x", "y"}
+    for seed in range(20):
+        for params in search.get("tpe").ask(space, LOSS, told, [], 2, Key(seed, 40)):
+            assert space.check(params) == params

@@ -113,22 +113,24 @@ class Parzen:
         out = np.zeros(snapped.shape)
         if len(self.rows):
             out[:, self.encoding.numbers] = self.mix(self.kernels(snapped))
-            self.fill(out, snapped)
+            self.fill(out, snapped, here)
         return np.where(here, out, 0.0)
 
-    def fill(self, out: Array, snapped: Array) -> None:
-        """Sets the log densities of choices and structures; the latter in their first columns."""
+    def fill(self, out: Array, snapped: Array, here: NDArray[np.bool_]) -> None:
+        """Sets the log densities of choices, and of structures where they are active, in their first columns."""
         for j in self.encoding.choices:
             k = len(np.asarray(self.encoding.dimensions[j].centres))
             mine, x = self._shares[1:, j], (snapped[:, j] * k).astype(np.int64)
             mass = np.bincount((self.rows[:, j] * k).astype(np.int64), mine, minlength=k)
             out[:, j] = np.log(self._shares[0, j] + self.spread * mine.sum() + (1.0 - self.spread) * k * mass[x])
         for block in self.encoding.blocks:
-            rows, density = snapped[:, block.place], self._density(block)
+            at, density = block.place.start, self._density(block)
+            on = here[:, at]
+            rows = snapped[on, block.place]
             if isinstance(density, Orders):
-                out[:, block.place.start] = density.log_density(places(rows))
+                out[on, at] = density.log_density(places(rows))
             else:
-                out[:, block.place.start] = density.log_density(rows[:, 1:] > 0.5)
+                out[on, at] = density.log_density(rows[:, 1:] > 0.5)
 
     def mix(self, kernels: Array) -> Array:
         """Log densities of the numbers from their kernels, shape (m, numbers)."""
@@ -165,7 +167,7 @@ def log_ratio(good: Parzen, bad: Parzen, snapped: Array, here: NDArray[np.bool_]
     for density, out, mine in ((good, up, kernels[:, :n]), (bad, down, kernels[:, n:])):
         if len(density.rows):
             out[:, encoding.numbers] = density.mix(mine)
-            density.fill(out, snapped)
+            density.fill(out, snapped, here)
     return np.where(here, up - down, 0.0)
 
 

@@ -214,7 +214,10 @@ def main() -> None:
 
     before = score(dense, "test")
     lt.export_onnx(dense, folder / "dense.onnx", example)
-    small = lt.prune_neurons(dense, example, ratio=given.ratio, criterion="l2", multiple=8)
+    seen = [(batch[0], batch[1]) for batch, _ in zip(data.loader("train"), range(20), strict=False)]
+    small = lt.prune_neurons(
+        dense, example, ratio=given.ratio, criterion="l2", multiple=8, compensate="least_squares", data=seen
+    )
     recalibrate(small.model, data)
     print(small.plan, small.target, *small.check, sep="\n", flush=True)
     print("dense", before, "after the cut", score(small, "test"), flush=True)

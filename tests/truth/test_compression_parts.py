@@ -18,7 +18,7 @@ from luthier.compression.joint import CostTable
 from luthier.compression.line import Line, Recovery
 from luthier.compression.result import Point
 from luthier.compression.settings import Settings, fingerprint
-from luthier.compression.verb import choose, note
+from luthier.compression.verdict import choose, note
 from luthier.errors import UsageError
 from luthier.measure.table import Table
 from luthier.metrics import metric
@@ -225,7 +225,7 @@ def test_maps_of_other_targets_are_other_maps(tmp_path):
 def test_a_network_that_is_only_timed_keeps_its_statistics():
     line = Line(_small(), _weighted(shuffled=False), multiple=1)
     keep = line.widths(dict.fromkeys(line.families, 0.5))
-    assert int(line.cut(keep, recalibrated=False).model.get_buffer("1.num_batches_tracked")) == 0
+    assert int(line.cut(keep, repaired=False).model.get_buffer("1.num_batches_tracked")) == 0
     assert int(line.cut(keep).model.get_buffer("1.num_batches_tracked")) > 0
 
 

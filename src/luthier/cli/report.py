@@ -62,7 +62,7 @@ def _of_folder(folder: Path, out: str | None) -> Path:
 
 def _page(place: Path) -> str:
     """The page over a run.json, which may come from anywhere."""
-    from luthier.compression.verb import VERSION
+    from luthier.compression.folder import VERSION
 
     try:
         content = json.loads(place.read_text(encoding="utf-8"))

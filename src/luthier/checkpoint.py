@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from luthier.errors import OutputError, StoreError, UsageError
+from luthier.errors import StoreError, UsageError
+from luthier.files import whole
 
 _VERSION = 1
 
@@ -64,18 +64,8 @@ class Checkpoint:
         Raises:
             OutputError: the file cannot be written.
         """
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with draft.open("wb") as file:
-                torch.save({**state, "version": _VERSION, "key": self.key}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, self.path)
-        except OSError as error:
-            raise OutputError(f"the checkpoint {self.path} cannot be written", cause=error) from error
-        finally:
-            draft.unlink(missing_ok=True)
+        with whole(self.path, full=(RuntimeError,)) as draft:
+            torch.save({**state, "version": _VERSION, "key": self.key}, draft)
 
 
 def key_of(model: torch.nn.Module, *parts: object) -> str:

@@ -1,13 +1,10 @@
 """Pages open offline, hold what they were given, and escape what users wrote."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-from luthier.errors import OutputError
 from luthier.report import run_page, study_page
-from luthier.report.html import write
 
 EVIL = "<script>alert(1)</script>"
 
@@ -98,21 +95,3 @@ def test_values_with_commas_stay_in_one_piece(study):
     trials = [{**t, "params": {"shape": "8, 16, 32", "lr": 0.1}} for t in study["trials"]]
     page = _own(study_page({**study, "trials": trials}))
     assert r"shape = 8, 16, 32\u003cbr\u003elr = 0.1" in page
-
-
-def test_a_page_appears_whole_or_not_at_all(tmp_path, monkeypatch):
-    page = tmp_path / "page.html"
-    write(page, "old")
-
-    def full(self, text, encoding):
-        with self.open("w") as file:
-            file.write(text[:3])
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
-        with pytest.raises(OutputError, match="No space left"):
-            write(page, "new and longer")
-    assert page.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
-    assert write(page, "new").read_text() == "new"

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier.errors import UsageError
+from luthier.files import write_json
 from luthier.model import Analysis, axes
 from luthier.model.contents import as_bytes
 from luthier.model.groups import Group
@@ -134,7 +134,7 @@ def measure_map(
         rises[group.name] = tuple(_rise(model, group, scores[group.name], r, evaluate) - dense for r in shares)
     found = SensitivityMap(shares, _finite(rises), dense, measure)
     if cache is not None:
-        _write(Path(cache), {"key": key, **found.to_json()})
+        write_json(cache, {"key": key, **found.to_json()}, indent=None)
     return found
 
 
@@ -191,10 +191,3 @@ def _read(cache: str | Path | None, key: str) -> SensitivityMap | None:
         return SensitivityMap.from_json(data) if data is not None and data["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # not there yet, or damaged: it is measured again
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draft.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(draft, path)

@@ -9,8 +9,8 @@ import click
 from rich.console import Console
 
 from luthier.errors import MissingExtra, StoreError, UsageError
+from luthier.files import write_text
 from luthier.report import run_page
-from luthier.report.html import write
 from luthier.study import load_study
 
 
@@ -57,7 +57,7 @@ def _of_folder(folder: Path, out: str | None) -> Path:
             fix="run the same `luthier compress` again: it goes on where it ended",
         )
     page = _page(place)
-    return write(Path(out) if out else folder / "report.html", page)
+    return write_text(Path(out) if out else folder / "report.html", page)
 
 
 def _page(place: Path) -> str:

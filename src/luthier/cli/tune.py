@@ -20,7 +20,7 @@ from luthier.cli._load import load_file
 from luthier.cli._shell import Interrupted
 from luthier.cli._tables import show
 from luthier.errors import ObjectiveError, UsageError
-from luthier.report.html import write
+from luthier.files import write_text
 from luthier.store import clear, key, open_store, root_of
 from luthier.study import Study, tune
 from luthier.trial import Status
@@ -134,7 +134,7 @@ def _write(study: Study, out: Path, console: Console, again: str) -> None:
     facts = {"study": study.name, "trial": best.number, "params": params, "metrics": dict(best.metrics)}
     if best.estimates:
         facts["estimates"] = {name: asdict(each) for name, each in best.estimates.items()}
-    write(out / "best.json", json.dumps(facts, indent=2) + "\n")
+    write_text(out / "best.json", json.dumps(facts, indent=2) + "\n")
     study.report(out / "report.html", again)
     study.export(out / "trials.jsonl")
     console.print(Text(f"written: {out}/best.json, {out}/trials.jsonl, {out}/report.html"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from luthier.compression.result import Point
 from luthier.errors import CheckError, ObjectiveError, StoreError
 from luthier.export.bundle import load, load_plan
 from luthier.export.onnx import OnnxCheck, export_onnx
+from luthier.files import write_json
 from luthier.measure.latency import Latency, measure
 from luthier.metrics import Classification
 from luthier.model.cost import count_macs, count_parameters
@@ -29,18 +29,6 @@ from luthier.train import validate
 from luthier.trial import Trial
 
 _ROUNDS = 41
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file whole or not at all."""
-    write_text(path, json.dumps(content, indent=1, default=float) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
 
 
 def kind_of(params: Mapping[str, Any]) -> str:

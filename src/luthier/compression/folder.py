@@ -11,9 +11,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from luthier.compression.finish import write_json, write_text
 from luthier.compression.result import Point, Result
-from luthier.errors import OutputError, StoreError, UsageError
+from luthier.errors import StoreError, UsageError
+from luthier.files import write_json, write_text
 from luthier.report import run_page
 
 VERSION = 1
@@ -46,11 +46,7 @@ class RunFolder:
                 expected="a new or empty folder",
                 fix="choose another --out",
             )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json(marker, self.identity)
-        except OSError as error:
-            raise OutputError(f"the folder {str(self.path)!r} cannot be written", cause=error) from error
+        write_json(marker, self.identity)
 
     def _check(self, marker: Path) -> None:
         try:

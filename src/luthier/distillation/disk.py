@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from luthier.errors import OutputError, UsageError
 from luthier.extras import need
+from luthier.files import whole
 from luthier.model.contents import as_bytes
 
 _NUMBER, _INDEX = 4, 4  # bytes of a stored number (float32) and of a class (int32)
@@ -161,16 +161,11 @@ def _check_room(path: Path, size: int) -> None:
 
 def _write(path: Path, key: str, answers: Answers) -> None:
     save = need("safetensors.torch", "torch", "storing a teacher's outputs").save_file
+    full = need("safetensors", "torch", "storing a teacher's outputs").SafetensorError
     tensors = {str(i): part.contiguous() for i, part in enumerate(answers.parts)}
     about = {"key": key, "sum": digest(*answers.parts), "classes": str(answers.classes), "dim": str(answers.class_dim)}
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole(path, full=(full,)) as draft:
         save(tensors, draft, metadata=about)
-        os.replace(draft, path)
-    except OSError as error:
-        raise OutputError(f"the teacher's outputs cannot be written to {path}", cause=error) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _read(path: Path, key: str, sample: Answers, count: int) -> Answers | None:

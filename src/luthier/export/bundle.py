@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from luthier.errors import CheckError, LuthierError, OutputError, UsageError
+from luthier.errors import CheckError, LuthierError, UsageError
 from luthier.extras import need
+from luthier.files import whole
 from luthier.model import Rebuilt
+from luthier.model.compare import SAME, difference, flat
 from luthier.model.trace import Inputs, trace
 from luthier.surgery import Plan, Pruned
 from luthier.surgery.blueprint import Blueprint
 from luthier.surgery.module import place
-from luthier.surgery.verify import SAME, difference, flat
 
 VERSION = 1
 _KIND = "luthier"
@@ -127,21 +127,10 @@ def _digest(tensor: torch.Tensor) -> str:
 
 
 def _write(tensors: Mapping[str, torch.Tensor], metadata: dict[str, str], path: Path) -> Path:
-    """To a neighbouring file first, which then takes the name: nobody ever sees half a file."""
-    saving = need("safetensors.torch", "torch", "saving networks")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
-        os.close(handle)
-        try:
-            saving.save_file(dict(tensors), name, metadata=metadata)
-            with open(name, "rb") as done:
-                os.fsync(done.fileno())
-            os.replace(name, path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except (OSError, need("safetensors", "torch", "saving networks").SafetensorError) as error:
-        raise OutputError(f"{path} cannot be written", cause=error) from error
+    save_file = need("safetensors.torch", "torch", "saving networks").save_file
+    full = need("safetensors", "torch", "saving networks").SafetensorError
+    with whole(path, full=(full,)) as draft:
+        save_file(dict(tensors), draft, metadata=metadata)
     return path
 
 

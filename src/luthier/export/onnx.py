@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from luthier.errors import CheckError, OutputError, UsageError
+from luthier.errors import CheckError, UsageError
 from luthier.export.write import write_onnx
+from luthier.files import whole
 from luthier.measure.runtime import Session
+from luthier.model.compare import difference, flat
 from luthier.model.evaluating import evaluating
 from luthier.model.trace import Inputs
-from luthier.surgery.verify import difference, flat
 from luthier.task import device_of
 
 TOLERANCE = 1e-4
@@ -78,13 +78,13 @@ def export_onnx(model: Any, path: str | Path, inputs: Any, batches: int = 4) -> 
     if not isinstance(module, nn.Module):
         raise UsageError("only models can be exported", expected="a torch.nn.Module", got=type(model).__name__)
     example = Inputs.of(inputs)
-    target = _writable(Path(path))
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with evaluating(module):
-            free = write_onnx(module, draft, example) is not False
-            error, sizes = compare(module, draft, example, batches, free)
-            limit = TOLERANCE if error <= TOLERANCE else _limit(module, example, sizes)
+    target = Path(path)
+    if target.is_dir():
+        raise UsageError(f"{str(target)!r} is a folder", expected="the name of a file", fix=str(target / "model.onnx"))
+    with whole(target) as draft, evaluating(module):
+        free = write_onnx(module, draft, example) is not False
+        error, sizes = compare(module, draft, example, batches, free)
+        limit = TOLERANCE if error <= TOLERANCE else _limit(module, example, sizes)
         if not error <= limit:
             raise CheckError(
                 "the ONNX file does not compute what the model computes",
@@ -92,11 +92,6 @@ def export_onnx(model: Any, path: str | Path, inputs: Any, batches: int = 4) -> 
                 got=f"{error:.1e} over batches of {', '.join(map(str, sizes))}",
                 cause="an operator that the exporter translates differently, or a model that is not deterministic",
             )
-        os.replace(draft, target)
-    except OSError as failure:
-        raise OutputError(f"{target} cannot be written", cause=failure) from failure
-    finally:
-        draft.unlink(missing_ok=True)
     return OnnxCheck(target, target.stat().st_size, error, limit, sizes, free)
 
 
@@ -112,16 +107,6 @@ def read_inputs(inputs: Any) -> tuple[Tensor, ...]:
             "the example inputs are no batch", expected="a tensor, or a tuple of tensors", got=type(inputs).__name__
         )
     return tuple(example)
-
-
-def _writable(target: Path) -> Path:
-    if target.is_dir():
-        raise UsageError(f"{str(target)!r} is a folder", expected="the name of a file", fix=str(target / "model.onnx"))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written", cause=error) from error
-    return target
 
 
 def compare(

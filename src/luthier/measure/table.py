@@ -21,7 +21,9 @@ from typing import Any
 
 from torch import fx
 
+from luthier.errors import OutputError
 from luthier.extras import need
+from luthier.files import write_json
 from luthier.measure.single import Spec, milliseconds
 from luthier.model import Analysis, cost
 from luthier.model.cost import KeepByName
@@ -109,11 +111,8 @@ class Table:
         if self.path is None:
             return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-            draft.write_text(json.dumps(self.times))
-            os.replace(draft, self.path)
-        except OSError as error:
+            write_json(self.path, self.times, indent=None)
+        except OutputError as error:
             warnings.warn(f"times cannot be kept, they will be measured again: {error}", stacklevel=2)
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-from luthier.errors import OutputError
 from luthier.extras import need
 
 BLUE, ORANGE, GREY, INK, GREEN = "#2f5d8a", "#d9822b", "#b9bec7", "#22262e", "#3c8d5a"
@@ -31,29 +27,6 @@ def page(title: str, parts: Iterable[str]) -> str:
         f"<style>{style}</style><script>{script}</script></head>\n"
         f"<body><main>\n{chr(10).join(parts)}\n</main></body></html>\n"
     )
-
-
-def write(path: Path, text: str) -> Path:
-    """Writes a page whole or not at all, and returns where: an older one stays until the new one is there.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    draft = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} could not be written",
-            expected="a folder that can be written to, and room on the disk",
-            got=f"{type(error).__name__}: {error.strerror or error}",
-            fix="make room, or choose another place; what was there before is unharmed",
-        ) from error
-    return path
 
 
 def section(heading: str, *parts: str, lead: str = "") -> str:

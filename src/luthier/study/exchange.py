@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.errors import LuthierError, StoreError, UsageError
+from luthier.files import whole
 from luthier.objectives import Objectives
 from luthier.space import Space
 from luthier.store import Header, Store, View, check_name, short
@@ -24,16 +24,10 @@ Entry = tuple[Trial, View]
 
 def write(path: Path, header: Header, entries: Iterable[Entry]) -> None:
     """One line for the study, then one per trial; the file appears whole or not at all."""
-    rough = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.part")  # its own: several may write at once
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with rough.open("w", encoding="utf-8") as file:
-            file.write(json.dumps({"luthier_study": FORMAT, **asdict(header)}) + "\n")
-            for trial, view in entries:
-                file.write(json.dumps(_row(trial, view)) + "\n")
-        os.replace(rough, path)
-    finally:
-        rough.unlink(missing_ok=True)
+    with whole(path) as draft, draft.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"luthier_study": FORMAT, **asdict(header)}) + "\n")
+        for trial, view in entries:
+            file.write(json.dumps(_row(trial, view)) + "\n")
 
 
 def read(path: Path) -> tuple[Header, list[Entry]]:

@@ -13,9 +13,9 @@ from typing import Any
 from luthier import search
 from luthier.errors import UsageError
 from luthier.extras import need
+from luthier.files import write_text
 from luthier.objectives import Objectives
 from luthier.report import study_page
-from luthier.report.html import write as write_page
 from luthier.search import Algorithm
 from luthier.search._standing import Standing, is_grid, standing
 from luthier.search._warm import resumed
@@ -233,7 +233,7 @@ class Study:
             OutputError: it cannot be written; an older page is unharmed.
             MissingExtra: plotly is not installed.
         """
-        return write_page(Path(path), study_page({**self.to_json(), "command": command or self._call()}))
+        return write_text(Path(path), study_page({**self.to_json(), "command": command or self._call()}))
 
     def _call(self) -> str:
         """The call of :func:`luthier.tune` that goes on with the study, as far as it is known."""

@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints-dev.txt
 	@$(PYTHON) -m venv --without-pip $(VENV)
 	@$(PYTHON) -m pip --python $(BIN)/python install -qq -c constraints-dev.txt pip setuptools
 	@$(BIN)/python -m pip install -qq -c constraints-dev.txt torch==2.13.0
-	@$(BIN)/python -m pip install -qq -c constraints-dev.txt --no-build-isolation -e '.[torch,onnx,sklearn,plot,ray,postgres,dev]'
+	@$(BIN)/python -m pip install -qq -c constraints-dev.txt --no-build-isolation -e '.[torch,onnx,sklearn,plot,ray,devices,keras,postgres,dev]'
 	@touch $@
 
 demo: $(READY)

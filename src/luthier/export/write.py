@@ -18,7 +18,8 @@ from torch.utils import _pytree as pytree
 
 from luthier.errors import TraceError
 from luthier.extras import need
-from luthier.model.trace import Inputs, user_line
+from luthier.model.trace import Inputs
+from luthier.model.where import user_line
 from luthier.task import device_of
 
 _VIEWS = tuple(getattr(getattr(torch.ops.aten, n), k) for n, k in (

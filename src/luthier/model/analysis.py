@@ -72,6 +72,13 @@ class Analysis:
         """How much of the network lies on free axes, and what is in the way of the rest."""
         return coverage(self)
 
+    @cached_property
+    def batched(self) -> frozenset[fx.Node]:
+        """The operations whose results grow with the batch."""
+        holes = [n.meta.get("val") for n in self.traced.program.graph.nodes if n.op == "placeholder"]
+        symbols = {s for v in holes if isinstance(v, torch.Tensor) and v.dim() for s in _symbols(v.shape[:1])}
+        return frozenset(op.node for op, _ in self.operations if _grows(op.node.meta.get("val"), symbols))
+
     @property
     def parameters(self) -> list[str]:
         """The names of the parameters that the graph uses, each tensor once."""
@@ -130,6 +137,16 @@ def infer(model: nn.Module, traced: Traced, protect: Sequence[str] = ()) -> Anal
     analysis = Analysis(model, traced, facts, operations, {k: v for k, v in state.items() if k in used})
     _protect(analysis, protect)
     return analysis
+
+
+def _symbols(shape: Sequence[Any]) -> set[Any]:
+    """The symbols in sizes."""
+    return {x for s in shape if isinstance(s, torch.SymInt) for x in s.node.expr.free_symbols}
+
+
+def _grows(value: Any, symbols: set[Any]) -> bool:
+    tensors = value if isinstance(value, tuple | list) else [value]
+    return any(_symbols(t.shape) & symbols for t in tensors if isinstance(t, torch.Tensor))
 
 
 def _state_dims(traced: Traced) -> dict[str, Dims]:

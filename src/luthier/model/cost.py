@@ -87,15 +87,8 @@ def by_operation(analysis: Analysis, keep: KeepByName | None = None) -> dict[fx.
     for op, rule in analysis.operations:
         if rule is not None and rule.macs is not None:
             count = rule.macs(op, size)
-            found[op.node] = count // analysis.traced.batch if _batched(op.node) else count
+            found[op.node] = count // analysis.traced.batch if op.node in analysis.batched else count
     return found
-
-
-def _batched(node: fx.Node) -> bool:
-    """Whether the result grows with the batch."""
-    value = node.meta.get("val")
-    tensors = value if isinstance(value, tuple | list) else [value]
-    return any(isinstance(s, torch.SymInt) for t in tensors if isinstance(t, torch.Tensor) for s in t.shape)
 
 
 def shrinks(analysis: Analysis, node: fx.Node, free: Iterable[Axis]) -> bool:

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from luthier.model import axes
 from luthier.model.axes import Axis, Expr
+from luthier.model.where import source
 
 
 class Dim(NamedTuple):
@@ -54,8 +55,6 @@ class Frozen:
     @property
     def where(self) -> str:
         """File and line of the user's code, or the node's name."""
-        from luthier.model.trace import source
-
         return source(self.node) if self.node is not None else ""
 
     def __str__(self) -> str:

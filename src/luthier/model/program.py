@@ -55,6 +55,44 @@ pytree.register_pytree_node(
 
 
 @dataclass(frozen=True)
+class Length:
+    """A dimension of an input that counts positions, and what it may be.
+
+    Args:
+        leaf: the flat input.
+        dim: its dimension.
+        least: the smallest length.
+        most: the largest; None if there is no limit.
+        tried: other lengths at which the graph was seen to compute what the network computes.
+
+    Example:
+        >>> str(Length(0, 1, 1, None, (13, 6))), Length(0, 1, 12, 12).fixed
+        ('any length (tried: 13, 6)', True)
+    """
+
+    leaf: int
+    dim: int
+    least: int
+    most: int | None = None
+    tried: tuple[int, ...] = ()
+
+    @property
+    def fixed(self) -> bool:
+        """Whether there is only one."""
+        return self.least == self.most
+
+    def __contains__(self, size: int) -> bool:
+        return self.least <= size and (self.most is None or size <= self.most)
+
+    def __str__(self) -> str:
+        if self.fixed:
+            return f"only length {self.least}"
+        low = f" from {self.least}" if self.least > 1 else ""
+        high = f" up to {self.most}" if self.most is not None else ""
+        return f"any length{low}{high} (tried: {', '.join(map(str, self.tried))})"
+
+
+@dataclass(frozen=True)
 class Program:
     """A graph with its signature.
 
@@ -63,12 +101,24 @@ class Program:
         arguments: the names of the arguments of ``forward`` that were given, in order.
         leaves: how many tensors (or other values) each argument holds.
         output: the shape of the result: see :func:`outline`.
+        lengths: what the lengths of sequences may be, where inputs hold any.
+        batch: whether dimension 0 of every input is a batch of any size.
     """
 
     graph: fx.Graph
     arguments: tuple[str, ...]
     leaves: tuple[int, ...]
     output: Any
+    lengths: tuple[Length, ...] = ()
+    batch: bool = False
+
+    @property
+    def dynamic(self) -> tuple[str, ...]:
+        """Which sizes of the inputs may be others than in the capture, in words."""
+        names = self.input_names
+        at_zero = any(x.dim == 0 for x in self.lengths)  # where dimension 0 is no batch
+        said = ["any batch size"] if self.batch else [] if at_zero else ["only the example's batch size"]
+        return (*said, *(f"{names[x.leaf]}.shape[{x.dim}]: {x}" for x in self.lengths if not x.fixed))
 
     def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The graph's inputs, from the arguments of a call.
@@ -89,7 +139,24 @@ class Program:
                 raise UsageError(
                     f"the input {name!r} has another structure", expected=f"{count} values", got=len(values)
                 )
-        return [value for values in flat for value in values]
+        found = [value for values in flat for value in values]
+        for x in self.lengths:
+            size = found[x.leaf].shape[x.dim]
+            if size not in x:
+                raise UsageError(
+                    f"the network was captured for other lengths of {self.input_names[x.leaf]!r}",
+                    expected=f"{self.input_names[x.leaf]}.shape[{x.dim}]: {x}",
+                    got=size,
+                    cause="its code decides by the length, or has it written into it",
+                    fix="pad to that length, or capture the network with inputs of the length that is needed",
+                )
+        return found
+
+    @property
+    def input_names(self) -> list[str]:
+        """What the flat inputs are called: the argument, with a number where it holds several."""
+        pairs = zip(self.arguments, self.leaves, strict=True)
+        return [name if count == 1 else f"{name}[{i}]" for name, count in pairs for i in range(count)]
 
     def unflatten(self, values: Sequence[Any]) -> Any:
         """The result in the shape in which the model returned it."""

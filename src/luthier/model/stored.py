@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import fx
 
 from luthier.errors import UsageError
-from luthier.model.program import Program
+from luthier.model.program import Length, Program
 
 _OPERATOR_NAMES = (
     "getitem", "add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow",
@@ -51,6 +52,8 @@ def dump(program: Program) -> dict[str, Any]:
         "arguments": list(program.arguments),
         "leaves": list(program.leaves),
         "output": program.output,
+        "batch": program.batch,
+        "lengths": [dataclasses.astuple(x) for x in program.lengths],
     }
 
 
@@ -67,7 +70,12 @@ def restore(data: dict[str, Any]) -> Program:
         if item["op"] not in ("placeholder", "get_attr", "call_function", "output"):
             raise UsageError("the stored graph has a node of an unknown kind", got=item["op"])
         made[item["name"]] = graph.create_node(item["op"], target, tuple(args), kwargs, item["name"])
-    return Program(graph, tuple(data["arguments"]), tuple(data["leaves"]), data["output"])
+    lengths = tuple(
+        Length(leaf, dim, least, most, tuple(tried)) for leaf, dim, least, most, tried in data.get("lengths", [])
+    )
+    return Program(
+        graph, tuple(data["arguments"]), tuple(data["leaves"]), data["output"], lengths, bool(data.get("batch"))
+    )
 
 
 def _target(node: fx.Node) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,7 +16,9 @@ from torch.utils import _pytree as pytree
 
 from luthier.errors import TraceError, UsageError
 from luthier.model.evaluating import evaluating
+from luthier.model.lengths import Positions, examine, positions, varies
 from luthier.model.program import DEVICE, DTYPE, TRAINING, Leaf, Program, argument_names, outline
+from luthier.model.where import source, user_line
 
 CONSTANTS = "constants"
 """Where tensors live that the network's code makes itself."""
@@ -67,6 +68,16 @@ class Inputs:
         args, kwargs = pytree.tree_map_only(torch.Tensor, change, (self.args, self.kwargs))
         return Inputs(tuple(args), dict(kwargs))
 
+    @property
+    def leaves(self) -> list[Any]:
+        """The values in nested arguments, in order."""
+        return pytree.tree_leaves((self.args, self.kwargs))
+
+    def with_leaves(self, leaves: Sequence[Any]) -> Inputs:
+        """The same arguments with other values in them."""
+        args, kwargs = pytree.tree_unflatten(leaves, pytree.tree_structure((self.args, self.kwargs)))
+        return Inputs(args, kwargs)
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -80,7 +91,6 @@ class Traced:
         transient: names of tensors that are not in ``state_dict``.
         inputs: the example inputs, as given.
         batch: example batch of the capture divided by that of ``inputs`` (2 where a batch of one was doubled).
-        dynamic: whether other batch sizes may come.
     """
 
     program: Program
@@ -90,7 +100,6 @@ class Traced:
     transient: frozenset[str]
     inputs: Inputs
     batch: int
-    dynamic: bool
 
     @property
     def constants(self) -> frozenset[str]:
@@ -109,31 +118,47 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
         TraceError: the network cannot be captured; the message names the line of its code.
     """
     given = Inputs.of(inputs)
-    tensors = [t for t in pytree.tree_leaves((given.args, given.kwargs)) if isinstance(t, torch.Tensor) and t.dim()]
-    single = bool(tensors) and all(t.shape[0] == 1 for t in tensors)
+    where = positions(given.leaves)
     with evaluating(model):
-        if single:
-            doubled = given.map(lambda t: torch.cat([t, t]) if t.dim() else t)
-            with contextlib.suppress(Exception):
-                traced = _canonical(model, _export(model, doubled, dynamic=True), given, batch=2)
-                if _takes_any_batch(traced):  # else the capture is of two examples, and of no other number
-                    return traced
-        with contextlib.suppress(Exception):
-            return _canonical(model, _export(model, given, dynamic=True), given, batch=1)
+        for free in (where, {}) if where else ({},):
+            traced = _dynamic(model, given, free)
+            lengths = examine(model, traced, where) if traced else None
+            if traced and lengths is not None:
+                return replace(traced, program=replace(traced.program, lengths=lengths))
         try:
-            return _canonical(model, _export(model, given, dynamic=False), given, batch=1)
+            traced = _canonical(model, _export(model, given, None), given, batch=1)
         except Exception as error:
             raise _refusal(model, error) from error
+        return replace(traced, program=replace(traced.program, lengths=examine(model, traced, where) or ()))
 
 
-def _export(model: nn.Module, inputs: Inputs, dynamic: bool) -> torch.export.ExportedProgram:
+def _dynamic(model: nn.Module, given: Inputs, free: Positions) -> Traced | None:
+    """The capture with a dynamic batch and these dimensions dynamic, as far as the network allows; None if it fails."""
+    tensors = [t for t in given.leaves if isinstance(t, torch.Tensor) and t.dim()]
+    if tensors and all(t.shape[0] == 1 for t in tensors):
+        doubled = given.map(lambda t: torch.cat([t, t]) if t.dim() else t)
+        with contextlib.suppress(Exception):
+            traced = _canonical(model, _export(model, doubled, free), given, batch=2)
+            if traced.program.batch:  # else the capture is of two examples, and of no other number
+                return traced
+    with contextlib.suppress(Exception):
+        return _canonical(model, _export(model, given, free), given, batch=1)
+    return None
+
+
+def _export(model: nn.Module, inputs: Inputs, free: Positions | None) -> torch.export.ExportedProgram:
+    """Captures with dimension 0 dynamic, and those of ``free``; with None nothing is."""
     shapes: Any = None
-    if dynamic:
-        auto = {0: torch.export.Dim.AUTO}
-        spec = pytree.tree_map(
-            lambda t: auto if isinstance(t, torch.Tensor) and t.dim() else None, (inputs.args, inputs.kwargs)
+    if free is not None:
+        spec = inputs.with_leaves(
+            [
+                dict.fromkeys((0, *free.get(i, ())), torch.export.Dim.AUTO)
+                if isinstance(t, torch.Tensor) and t.dim()
+                else None
+                for i, t in enumerate(inputs.leaves)
+            ]
         )
-        shapes = dict(inspect.signature(model.forward).bind(*spec[0], **spec[1]).arguments)
+        shapes = dict(inspect.signature(model.forward).bind(*spec.args, **spec.kwargs).arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=shapes, strict=False)
@@ -149,32 +174,6 @@ def _refusal(model: nn.Module, error: Exception) -> TraceError:
     )
 
 
-def user_line(error: BaseException) -> str | None:
-    """The innermost frame of the traceback that is not PyTorch's own code."""
-    lines, frame = [], error.__traceback__
-    here = os.path.dirname(__file__)
-    while frame is not None:
-        name = frame.tb_frame.f_code.co_filename
-        if not _is_torch(name) and not name.startswith((here, "<")) and "contextlib" not in name:
-            lines.append(f"{name}:{frame.tb_lineno} in {frame.tb_frame.f_code.co_name}")
-        frame = frame.tb_next
-    return lines[-1] if lines else None
-
-
-def _is_torch(path: str) -> bool:
-    return f"{os.sep}torch{os.sep}" in path
-
-
-def source(node: fx.Node) -> str:
-    """Where in the user's code a node comes from: "file:line", or the node's name.
-
-    Lines of PyTorch's own modules count only where no line of the user's is known.
-    """
-    frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
-    mine = [f for f in frames if not _is_torch(f[0]) and not f[0].startswith("<")] or frames
-    return f"{mine[-1][0]}:{mine[-1][1]}" if mine else node.name
-
-
 def _canonical(model: nn.Module, exported: torch.export.ExportedProgram, given: Inputs, batch: int) -> Traced:
     builder = _Builder(exported)
     graph = builder.build()
@@ -182,27 +181,17 @@ def _canonical(model: nn.Module, exported: torch.export.ExportedProgram, given: 
     counts = tuple(len(pytree.tree_leaves(value)) for value in (*given.args, *given.kwargs.values()))
     spec = exported.call_spec.out_spec
     marked = pytree.tree_unflatten([Leaf(i) for i in range(spec.num_leaves)], spec)
-    program = Program(graph, names, counts, outline(marked))
+    program = Program(graph, names, counts, outline(marked), batch=_takes_any_batch(graph))
     state, ties = _state(model, builder.constants)
     parameters = tuple(name for name, _ in model.named_parameters(remove_duplicate=False))
     persistent = set(model.state_dict(keep_vars=True))
-    dynamic = any(_symbolic(n.meta.get("val")) for n in graph.nodes if n.op == "placeholder")
     transient = frozenset(name for name in state if name not in persistent)
-    return Traced(program, state, parameters, ties, transient, given, batch, dynamic)
+    return Traced(program, state, parameters, ties, transient, given, batch)
 
 
-def _takes_any_batch(traced: Traced) -> bool:
-    values = [n.meta.get("val") for n in traced.program.graph.nodes if n.op == "placeholder"]
-    return all(_varies(v.shape[0]) for v in values if isinstance(v, torch.Tensor) and v.dim())
-
-
-def _symbolic(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and any(_varies(s) for s in value.shape)
-
-
-def _varies(size: Any) -> bool:
-    """Whether a size is free; a symbol that the capture found to be one number is not."""
-    return isinstance(size, torch.SymInt) and not size.node.expr.is_number
+def _takes_any_batch(graph: fx.Graph) -> bool:
+    values = [n.meta.get("val") for n in graph.nodes if n.op == "placeholder"]
+    return all(varies(v.shape[0]) for v in values if isinstance(v, torch.Tensor) and v.dim())
 
 
 def _state(model: nn.Module, constants: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

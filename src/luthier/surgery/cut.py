@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import fx
@@ -45,7 +46,7 @@ def cut_program(analysis: Analysis, groups: Mapping[str, list[int]]) -> tuple[Pr
     for op, rule in analysis.operations:
         if rule is not None and rule.rewrite is not None:
             rule.rewrite(op, copies[op.node], size)
-    return Program(graph, program.arguments, program.leaves, program.output), copies
+    return replace(program, graph=graph), copies
 
 
 def rebuild(analysis: Analysis, program: Program, state: Mapping[str, torch.Tensor]) -> Rebuilt:

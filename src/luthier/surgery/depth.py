@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from luthier import importance
 from luthier.errors import UsageError, unknown
 from luthier.model import Analysis, Program, analyse, cost
+from luthier.model.compare import difference, repeatable
 from luthier.model.program import ATTRIBUTES
 from luthier.model.run import run
 from luthier.model.trace import is_impure, op_name
@@ -24,7 +25,7 @@ from luthier.surgery.blueprint import Blueprint
 from luthier.surgery.cut import rebuild
 from luthier.surgery.plan import Plan, make_plan
 from luthier.surgery.pruned import Pruned
-from luthier.surgery.verify import EXACT, Proof, demand, difference, doubled, faithful, repeatable, shaken
+from luthier.surgery.verify import EXACT, Proof, demand, doubled, faithful, shaken
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def _without(analysis: Analysis, chosen: Sequence[Branch]) -> tuple[Program, set
     gone = {name for b in chosen for name in b.parameters} - used
     modules = {name.rpartition(".")[0] for name in gone}
     left = {n for n in analysis.traced.state if n in used or not (n in gone or n.rpartition(".")[0] in modules)}
-    return Program(graph, whole.arguments, whole.leaves, whole.output), left
+    return replace(whole, graph=graph), left
 
 
 def _standing(node: fx.Node, chosen: Sequence[Branch], copies: Mapping[fx.Node, fx.Node]) -> fx.Node:

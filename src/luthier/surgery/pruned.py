@@ -36,5 +36,11 @@ class Pruned:
     blueprint: Blueprint = field(repr=False)
     part: str = ""
 
+    @property
+    def dynamic(self) -> tuple[str, ...]:
+        """Which dimensions of the inputs may have other sizes than the example's, by the captured graph, in words."""
+        return self.blueprint.program.dynamic
+
     def __str__(self) -> str:
-        return "\n".join([str(self.plan), f"target: {self.target} ({self.why})", *map(str, self.check)])
+        target, dynamic = f"target: {self.target} ({self.why})", f"inputs: {'; '.join(self.dynamic)}"
+        return "\n".join([str(self.plan), target, dynamic, *map(str, self.check)])

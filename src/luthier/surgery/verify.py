@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +15,9 @@ from torch.utils import _pytree as pytree
 from luthier.errors import CheckError
 from luthier.keys import Key
 from luthier.model import Analysis, Program, axes, cost
+from luthier.model.compare import SAME, difference, flat, repeatable
 from luthier.model.evaluating import evaluating
+from luthier.model.lengths import resized
 from luthier.model.op import Dim
 from luthier.model.run import call, run
 from luthier.model.trace import Inputs
@@ -25,8 +26,6 @@ from luthier.surgery.plan import Plan
 
 EXACT = 1e-9
 """Largest relative difference of two computations in double precision that are the same in exact arithmetic."""
-SAME = 1e-4
-"""Largest relative difference of two computations in single precision."""
 
 
 @dataclass(frozen=True)
@@ -92,24 +91,24 @@ def verify(
         copies: from each original node to its copy in the cut graph.
         state: the cut tensors, as they will be used.
     """
-    traced = analysis.traced
-    inputs = doubled(traced.inputs)
-    keep = cost.keep_axes(analysis, plan.groups)
-    wide, widened = _in_double(traced.program), _in_double(program, copies)
+    pair = _Pair(analysis, plan, program, copies)
+    inputs = doubled(analysis.traced.inputs)
     with torch.no_grad():
-        with cost.counting() as after, _running(), repeatable():
-            small = Lazy(traced.state, lambda n, t: sliced(_shaken(n, t), kept_of(plan, n)))
-            got = run(traced, small, inputs, program=widened.program)
-        survivors = _Survivors(analysis, keep, wide, widened, copies)
-        with cost.counting() as before, repeatable():
-            whole = Lazy(traced.state, lambda n, t: masked(_shaken(n, t), plan.kept.get(n)))
-            expected = run(traced, whole, inputs, program=wide.program, step=survivors)
+        with cost.counting() as after, _running():
+            got = pair.cut(inputs)
+        with cost.counting() as before:
+            error = difference(got, pair.masked(inputs))
+        others = doubled(resized(analysis.traced.inputs, program.lengths))
+        if any(x.tried for x in program.lengths):
+            with _running():
+                got = pair.cut(others)
+            error = max(error, difference(got, pair.masked(others)))
     saved = (before.get_total_flops() - after.get_total_flops()) // 2
     predicted = plan.macs[0] - plan.macs[1]
-    words = "float64, weights shaken, removed elements zeroed, biases too"
+    lengths = ", two lengths" if any(x.tried for x in program.lengths) else ""
     return [
-        _are_slices(traced.state, state, plan),
-        Proof("cut == masked", difference(got, expected), EXACT, words),
+        _are_slices(analysis.traced.state, state, plan),
+        Proof("cut == masked", error, EXACT, f"float64, weights shaken, removed elements zeroed, biases too{lengths}"),
         Proof(
             "predicted cost == counted cost",
             abs(saved - predicted) / max(plan.macs[0], 1),
@@ -117,6 +116,28 @@ def verify(
             f"{predicted:,} MACs saved by prediction, {saved:,} by PyTorch's counter",
         ),
     ]
+
+
+class _Pair:
+    """The cut graph and the masked original, both in double precision with shaken weights."""
+
+    def __init__(self, analysis: Analysis, plan: Plan, program: Program, copies: Mapping[fx.Node, fx.Node]) -> None:
+        self.traced, self.plan = analysis.traced, plan
+        self.wide, self.small = _in_double(self.traced.program), _in_double(program, copies)
+        keep = cost.keep_axes(analysis, plan.groups)
+        self.survivors = _Survivors(analysis, keep, self.wide, self.small, copies)
+
+    def cut(self, inputs: Inputs) -> list[Any]:
+        """What the cut graph gives."""
+        state = Lazy(self.traced.state, lambda n, t: sliced(_shaken(n, t), kept_of(self.plan, n)))
+        with repeatable():
+            return run(self.traced, state, inputs, program=self.small.program)
+
+    def masked(self, inputs: Inputs) -> list[Any]:
+        """What the masked original gives."""
+        state = Lazy(self.traced.state, lambda n, t: masked(_shaken(n, t), self.plan.kept.get(n)))
+        with repeatable():
+            return run(self.traced, state, inputs, program=self.wide.program, step=self.survivors)
 
 
 def faithful(analysis: Analysis) -> Proof:
@@ -132,46 +153,6 @@ def module_outputs(model: nn.Module, inputs: Inputs) -> list[Any]:
     """A module's outputs in evaluation mode, flat; its mode is put back."""
     with evaluating(model), torch.no_grad(), repeatable():
         return flat(model(*inputs.args, **inputs.kwargs))
-
-
-def flat(value: Any) -> list[Any]:
-    """The leaves of a nested result; a dataclass counts by its fields."""
-    leaves = pytree.tree_leaves(value)
-    if len(leaves) == 1 and leaves[0] is value and hasattr(value, "__dict__") and not isinstance(value, torch.Tensor):
-        return flat([v for v in vars(value).values() if v is not None])
-    return list(leaves)
-
-
-def difference(a: Sequence[Any], b: Sequence[Any]) -> float:
-    """The largest difference of two results, relative to the larger entries of the second; infinite if shapes differ.
-
-    Example:
-        >>> difference([torch.tensor([1.0, 2.0])], [torch.tensor([1.0, 4.0])])
-        0.5
-    """
-    xs, ys = ([t for t in side if isinstance(t, torch.Tensor)] for side in (a, b))
-    if [t.shape for t in xs] != [t.shape for t in ys]:
-        return math.inf
-    return max((_relative(x, y) for x, y in zip(xs, ys, strict=True) if x.numel()), default=0.0)
-
-
-def _relative(x: torch.Tensor, y: torch.Tensor) -> float:
-    if not y.is_floating_point():
-        return float(not torch.equal(x, y))
-    same = (x == y) | (x.isnan() & y.isnan())
-    if bool(same.all()):
-        return 0.0
-    finite = y.abs().masked_fill(~y.isfinite(), 0.0).max()
-    gap = (x.double() - y.double()).abs().masked_fill(same, 0.0).max()
-    return float(gap / finite.double().clamp_min(1e-12))
-
-
-@contextlib.contextmanager
-def repeatable() -> Iterator[None]:
-    """Networks that draw random numbers draw the same ones; the global stream is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
 
 
 @contextlib.contextmanager
@@ -289,7 +270,7 @@ def _in_double(program: Program, origin: Mapping[fx.Node, fx.Node] | None = None
         new = graph.node_copy(node, lambda n: made[n])
         new.args, new.kwargs = pytree.tree_map_only(torch.dtype, _widest, (new.args, new.kwargs))
         made[node] = new
-    return _Wide(Program(graph, program.arguments, program.leaves, program.output), made)
+    return _Wide(replace(program, graph=graph), made)
 
 
 def _widest(dtype: torch.dtype) -> torch.dtype:

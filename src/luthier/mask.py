@@ -21,6 +21,7 @@ from torch.nn.utils import parametrize
 from luthier import importance
 from luthier.allocate import lamp
 from luthier.errors import UsageError, unknown
+from luthier.model.keras import network_of
 
 Scores = dict[str, Tensor]
 SCOPES = ("global", "layer", "lamp")
@@ -339,7 +340,7 @@ def prune_weights(
         10
     """
     how, amount = _check({"ratio": ratio, "threshold": threshold, "pattern": pattern}, scope)
-    source = model.finalize() if isinstance(model, Masked) else getattr(model, "model", model)
+    source = model.finalize() if isinstance(model, Masked) else network_of(model)
     if not isinstance(source, nn.Module):
         raise UsageError("only models can be pruned", expected="a torch.nn.Module", got=type(model).__name__)
     names, skipped = candidates(source, protect)

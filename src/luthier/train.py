@@ -20,6 +20,7 @@ from luthier.checkpoint import Checkpoint, key_of, random_state, seed_streams, s
 from luthier.devices import Devices, One, as_devices, mixed_type
 from luthier.errors import ObjectiveError, UsageError
 from luthier.measure.quality import evaluate
+from luthier.model.keras import give_back, network_of
 from luthier.optimizer import make_optimizer
 from luthier.recipe import Recipe, rate
 from luthier.task import Task
@@ -358,10 +359,11 @@ def fit(
         True
     """
     recipe = Recipe.of(settings)
-    network: Any = getattr(model, "model", model)
+    network = network_of(model)
     trainer = Trainer(network, task, recipe, beside=Beside(checkpoint=checkpoint, devices=as_devices(fabric)))
     with progress_bar(recipe.epochs, task.main.name, progress) as tell:
         trainer.run(on_epoch=both(tell, on_epoch))
+    give_back(network, model)
     return model
 
 

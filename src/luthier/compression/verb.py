@@ -32,6 +32,7 @@ from luthier.export.bundle import load, save
 from luthier.export.onnx import OnnxCheck, export_onnx
 from luthier.extras import need
 from luthier.measure.latency import measure
+from luthier.model.keras import network_of
 from luthier.recipe import Recipe
 from luthier.stop.asha import ASHA
 from luthier.study import Study, tune
@@ -72,6 +73,7 @@ def compress(
         BudgetError: the smallest network that can be cut is still over the budget.
         TraceError: the model cannot be captured or exported.
     """
+    model = network_of(model)
     if not isinstance(model, nn.Module) or not isinstance(task, Task):
         raise UsageError(
             "compress needs a torch.nn.Module and a luthier.Task", got=f"{type(model).__name__}, {type(task).__name__}"

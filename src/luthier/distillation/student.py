@@ -17,6 +17,7 @@ from luthier.distillation.disk import Cache
 from luthier.distillation.lesson import DEFAULT, Lesson, Weight
 from luthier.distillation.taps import Tap
 from luthier.distillation.teachers import as_several
+from luthier.model.keras import give_back, network_of
 from luthier.recipe import Recipe
 from luthier.surgery.plan import Plan
 from luthier.task import Task
@@ -79,7 +80,7 @@ def distill(
         >>> bool((student(x).argmax(1) == teacher(x).argmax(1)).float().mean() > 0.9)
         True
     """
-    model: Any = getattr(student, "model", student)
+    model = network_of(student)
     as_several([model])
     teachers = [copy.deepcopy(t).eval().requires_grad_(False) for t in as_several(teacher)]
     recipe, devices = Recipe.of(settings), as_devices(fabric)
@@ -98,4 +99,5 @@ def distill(
     beside = Beside(lesson.maps, checkpoint, devices)
     with lesson.open(), progress_bar(recipe.epochs, task.main.name, progress, title="distilling") as tell:
         Trainer(model, task, recipe, lesson, taught, beside).run(on_epoch=both(tell, on_epoch))
+    give_back(model, student)
     return student

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from luthier.batch import Batch, outputs_of
 from luthier.errors import UsageError
+from luthier.model.keras import network_of
 
 
 def as_several(teacher: Any) -> tuple[nn.Module, ...]:
@@ -19,7 +20,7 @@ def as_several(teacher: Any) -> tuple[nn.Module, ...]:
         UsageError: none, or something that is no network.
     """
     given = list(teacher) if isinstance(teacher, list | tuple) else [teacher]
-    networks = tuple(getattr(t, "model", t) for t in given)
+    networks = tuple(map(network_of, given))
     if not networks or not all(isinstance(t, nn.Module) for t in networks):
         raise UsageError(
             "distillation needs two torch modules",

@@ -18,6 +18,7 @@ from luthier.extras import need
 from luthier.files import whole
 from luthier.model import Rebuilt
 from luthier.model.compare import SAME, difference, flat
+from luthier.model.keras import network_of
 from luthier.model.trace import Inputs, trace
 from luthier.surgery import Plan, Pruned
 from luthier.surgery.blueprint import Blueprint
@@ -90,7 +91,7 @@ def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> nn.Modu
         raise _damaged(Path(path), f"{type(error).__name__}: {error}") from error
     for name, parameter in rebuilt.named_parameters():
         parameter.requires_grad_(name in trained)
-    return rebuilt if into is None else _filled(into, blueprint, rebuilt, tensors)
+    return rebuilt if into is None else _filled(network_of(into), blueprint, rebuilt, tensors)
 
 
 def load_plan(path: str | os.PathLike[str]) -> Plan | None:
@@ -107,6 +108,7 @@ def _described(model: nn.Module | Pruned, inputs: Any) -> tuple[nn.Module, Bluep
         )
     if isinstance(model, Pruned):
         return model.model, model.blueprint, model.plan
+    model = network_of(model)
     if not isinstance(model, nn.Module):
         raise UsageError("only networks can be saved", expected="a module or a pruned result", got=type(model).__name__)
     if isinstance(model, Rebuilt) and inputs is None:

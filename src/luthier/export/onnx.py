@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from luthier.errors import CheckError, UsageError
-from luthier.export.write import write_onnx
+from luthier.measure.onnx_file import write_onnx
 from luthier.files import whole
 from luthier.measure.runtime import Session
 from luthier.model.compare import difference, flat
 from luthier.model.evaluating import evaluating
+from luthier.model.keras import network_of
+from luthier.model.lengths import Probe, positions
+from luthier.model.program import Length
 from luthier.model.trace import Inputs
 from luthier.task import device_of
 
@@ -40,6 +43,7 @@ class OnnxCheck:
         limit: what is allowed: 1e-4, or more where the network's own outputs in float32 and in float64 differ so much.
         batch_sizes: the batch sizes tried.
         free: whether the file takes any batch size; False where the network itself takes only the example's.
+        lengths: dimensions of the inputs that may have other sizes too, and at which sizes that was tried.
     """
 
     path: Path
@@ -48,11 +52,13 @@ class OnnxCheck:
     limit: float
     batch_sizes: tuple[int, ...]
     free: bool = True
+    lengths: tuple[Length, ...] = ()
 
     def __str__(self) -> str:
         sizes = ", ".join(map(str, dict.fromkeys(self.batch_sizes)))
         tried = f"batch sizes {sizes}" if self.free else f"{len(self.batch_sizes)} batches of {sizes}, the only size"
-        return f"ONNX Runtime == torch: relative error {self.error:.1e} (limit {self.limit:.0e}), {tried}"
+        others = "".join(f"; dimension {x.dim} of input {x.leaf}: {x}" for x in self.lengths)
+        return f"ONNX Runtime == torch: relative error {self.error:.1e} (limit {self.limit:.0e}), {tried}{others}"
 
 
 def export_onnx(model: Any, path: str | Path, inputs: Any, batches: int = 4) -> OnnxCheck:
@@ -74,7 +80,7 @@ def export_onnx(model: Any, path: str | Path, inputs: Any, batches: int = 4) -> 
         CheckError: ONNX Runtime computes something else; the file is removed.
         OutputError: the file cannot be written.
     """
-    module = getattr(model, "model", model)
+    module = network_of(model)
     if not isinstance(module, nn.Module):
         raise UsageError("only models can be exported", expected="a torch.nn.Module", got=type(model).__name__)
     example = Inputs.of(inputs)
@@ -82,7 +88,7 @@ def export_onnx(model: Any, path: str | Path, inputs: Any, batches: int = 4) -> 
     if target.is_dir():
         raise UsageError(f"{str(target)!r} is a folder", expected="the name of a file", fix=str(target / "model.onnx"))
     with whole(target) as draft, evaluating(module):
-        free = write_onnx(module, draft, example) is not False
+        free, lengths = _written(module, draft, example)
         error, sizes = compare(module, draft, example, batches, free)
         limit = TOLERANCE if error <= TOLERANCE else _limit(module, example, sizes)
         if not error <= limit:
@@ -92,7 +98,38 @@ def export_onnx(model: Any, path: str | Path, inputs: Any, batches: int = 4) -> 
                 got=f"{error:.1e} over batches of {', '.join(map(str, sizes))}",
                 cause="an operator that the exporter translates differently, or a model that is not deterministic",
             )
-    return OnnxCheck(target, target.stat().st_size, error, limit, sizes, free)
+    return OnnxCheck(target, target.stat().st_size, error, limit, sizes, free, lengths)
+
+
+def _written(module: nn.Module, path: Path, example: Inputs) -> tuple[bool, tuple[Length, ...]]:
+    """Writes the file with free lengths of sequences where it then follows the network at others, else without."""
+    where = positions(example.leaves)
+    if where:
+        free = write_onnx(module, path, example, where)
+        lengths = _lengths(module, path, example)
+        if lengths is not None:
+            return free, lengths
+    return write_onnx(module, path, example), ()
+
+
+def _lengths(module: nn.Module, path: Path, example: Inputs) -> tuple[Length, ...] | None:
+    """The lengths that a file leaves free; None if it computes something else at other ones."""
+    session = Session(path)
+    tensors = [i for i, leaf in enumerate(example.leaves) if isinstance(leaf, Tensor)]
+    groups: dict[str, list[tuple[int, int]]] = {}
+    for leaf, shape in zip(tensors, session.shapes, strict=True):
+        for dim, size in enumerate(shape):
+            if dim and isinstance(size, str):
+                groups.setdefault(size, []).append((leaf, dim))
+
+    def file(*args: Any, **kwargs: Any) -> list[Tensor]:
+        return [torch.from_numpy(y) for y in session(*_tensors(Inputs(args, kwargs)))]
+
+    probe, found = Probe.of(module, file, example.map(lambda t: t.cpu())), list[Length]()
+    for places in groups.values():
+        leaf, dim = places[0]
+        found += probe.lengths(tuple(places), example.leaves[leaf].shape[dim])
+    return None if any(x.fixed for x in found) else tuple(found)
 
 
 def read_inputs(inputs: Any) -> tuple[Tensor, ...]:

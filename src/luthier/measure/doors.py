@@ -18,6 +18,7 @@ from luthier.batch import Batch, device_of, outputs_of
 from luthier.errors import UsageError
 from luthier.measure.runtime import Session
 from luthier.model.evaluating import evaluating
+from luthier.model.keras import inner_of, is_keras
 
 Predict = Callable[[Batch], Tensor]
 
@@ -49,7 +50,7 @@ def door(model: Any) -> Door:
     """
     if isinstance(model, str | Path):
         return Door(_through_onnx(Path(model)))
-    inner = getattr(model, "model", model)
+    inner = inner_of(model)
     if is_keras(inner):
         return Door(_through_keras(inner))
     if isinstance(inner, nn.Module):
@@ -62,12 +63,6 @@ def door(model: Any) -> Door:
         expected="a torch.nn.Module, the path of an .onnx file, a Keras model or a scikit-learn estimator",
         got=type(model).__name__,
     )
-
-
-def is_keras(model: Any) -> bool:
-    """Whether it is a Keras layer or model; Keras is not loaded for that."""
-    keras = sys.modules.get("keras")
-    return keras is not None and isinstance(model, keras.Layer)
 
 
 def _through_torch(model: nn.Module) -> Predict:

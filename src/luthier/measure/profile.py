@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from luthier.errors import LuthierError, UsageError
 from luthier.export.onnx import read_inputs
-from luthier.export.write import two_of, write_onnx
+from luthier.measure.onnx_file import two_of, write_onnx
 from luthier.measure.latency import Latency, measure
 from luthier.measure.table import Predictor, Table
 from luthier.model import Analysis, analyse
 from luthier.model.cost import counting
 from luthier.model.evaluating import evaluating
+from luthier.model.keras import network_of
 from luthier.words import number, printed
 
 
@@ -139,7 +140,7 @@ def profile(model: Any, inputs: Tensor | Sequence[Tensor], rounds: int = 25) -> 
     Raises:
         UsageError: no module.
     """
-    module = getattr(model, "model", model)
+    module = network_of(model)
     if not isinstance(module, nn.Module):
         raise UsageError("only models can be profiled", expected="a torch.nn.Module", got=type(model).__name__)
     batch = read_inputs(inputs)

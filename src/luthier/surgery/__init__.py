@@ -19,6 +19,7 @@ from luthier.measure.table import Predictor, Table
 from luthier.measure.widths import multiple_for
 from luthier.model import Analysis, Rebuilt, analyse
 from luthier.model.cost import KeepByName
+from luthier.model.keras import network_of
 from luthier.surgery.blueprint import Attributes, Blueprint
 from luthier.surgery.compensate import compensate as fold_means
 from luthier.surgery.cut import cut_program, rebuild, slice_state
@@ -188,7 +189,7 @@ def prune_neurons(
     """
     if compensate is not None and compensate not in _COMPENSATIONS:
         raise unknown("compensation", compensate, _COMPENSATIONS)
-    whole = model
+    model = whole = network_of(model)
     if part is not None:
         _names_exist(model, protect)
         model, inputs = part_of(model, inputs, part)

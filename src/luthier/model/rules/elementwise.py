@@ -15,7 +15,7 @@ KEEPS_ZERO = (
     "threshold", "nan_to_num", "clamp_min", "tanhshrink", "dropout", "dropout_", "feature_dropout",
     "feature_dropout_", "contiguous", "clone", "alias", "detach", "detach_", "_to_copy", "to", "type_as",
     "lift_fresh_copy", "lift_fresh", "float", "double", "half", "identity", "positive", "fill_diagonal_",
-    "requires_grad_",
+    "requires_grad_", "neg_", "abs_", "sqrt_", "square_",
 )  # fmt: skip
 OTHERS = (
     "sigmoid", "sigmoid_", "exp", "exp_", "log", "cos", "hardsigmoid", "hardsigmoid_", "softplus", "reciprocal",
@@ -24,7 +24,7 @@ OTHERS = (
     "logical_or", "logical_xor", "bitwise_and", "bitwise_or", "isnan", "isinf", "isfinite", "maximum", "minimum",
     "fmod", "remainder", "floor_divide", "atan2", "lerp", "addcmul", "addcdiv", "where", "masked_fill",
     "masked_fill_", "bitwise_xor", "logaddexp", "xlogy", "log2", "log10", "exp2", "ones_like", "full_like",
-    "__and__", "__or__",
+    "__and__", "__or__", "rsqrt_", "reciprocal_", "log_",
 )  # fmt: skip
 SUMS = ("add", "add_", "sub", "sub_", "subtract", "rsub")
 PRODUCTS = ("mul", "mul_", "multiply", "multiply_")

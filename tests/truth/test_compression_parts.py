@@ -24,6 +24,7 @@ from luthier.measure.table import Table
 from luthier.metrics import metric
 from luthier.recipe import Recipe
 from luthier.surgery import Proof
+from luthier.train import recalibrate
 
 ACCURACY = metric("accuracy")
 
@@ -246,3 +247,42 @@ def test_a_model_with_more_than_tensors_has_a_fingerprint():
 
     assert found({"scale": 1}) == found({"scale": 1})
     assert found({"scale": 1}) != found({"scale": 2})
+
+
+def test_what_is_cut_is_fitted_to_what_was_there():
+    torch.manual_seed(0)
+    x = torch.randn(256, 3)
+    task = lt.Task(train=(x, x[:, 0].gt(0).long()), valid=(x, x[:, 0].gt(0).long()))
+    dense = nn.Sequential(nn.Linear(3, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 3))
+    recalibrate(dense, task)
+    line = Line(dense, task, multiple=1)
+    keep = line.keep(dict.fromkeys(line.families, 0.5), "l2")
+    errors = {}
+    for repaired in (False, True):
+        model = line.cut(keep, repaired=repaired).model
+        with torch.no_grad():
+            errors[repaired] = float((model(x) - line.dense(x)).square().mean())
+    assert errors[True] < 0.2 * errors[False]
+
+
+def test_a_network_without_layers_to_fit_has_no_moments():
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows = nn.Embedding(5, 4)
+
+        def forward(self, x):
+            return self.rows(x).mean(1)
+
+    x = torch.randint(0, 5, (8, 3))
+    assert Line(Table(), lt.Task(train=(x, x[:, 0] % 4), valid=(x, x[:, 0] % 4)), multiple=1).moments == {}
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+def test_a_stage_of_one_width_loses_its_ratio(ratio):
+    x = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Linear(3, 32), nn.ReLU(), nn.Linear(32, 3))
+    line = Line(dense, lt.Task(train=(x, x[:, 0].gt(0).long()), valid=(x, x[:, 0].gt(0).long())), multiple=1)
+    (kept,) = line.keep(dict.fromkeys(line.families, ratio), "l2").values()
+    assert len(kept) == round(32 * (1 - ratio))

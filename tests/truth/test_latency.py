@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from luthier.export.write import write_onnx
+from luthier.measure.onnx_file import write_onnx
 from luthier.measure.latency import measure, median_interval
 
 

@@ -1,5 +1,7 @@
 """Least squares after a cut, against NumPy's."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -62,3 +64,15 @@ def test_weights_stay_where_the_data_say_nothing():
     cut, _ = _fitted(weight, [0, 2, 4], moments, free=False)
     assert torch.allclose(cut[:, 2], weight[:, 4], atol=1e-12)
     assert not torch.allclose(cut[:, 0], weight[:, 0], atol=1e-6)
+
+
+def test_layers_too_wide_to_solve_are_left_as_they_are(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.randn(50, 6)
+    how = {"ratio": 0.5, "data": [x]}
+    plain = lt.prune_neurons(model, x, **how).model.state_dict()
+    monkeypatch.setattr(sys.modules[_fitted.__module__], "WIDEST", 10)
+    fitted = lt.prune_neurons(model, x, compensate="least_squares", **how).model.state_dict()
+    assert torch.equal(fitted["2.weight"], plain["2.weight"])
+    assert not torch.equal(fitted["4.weight"], plain["4.weight"])

@@ -78,7 +78,7 @@ class Sensitivity:
     def _at(
         self, found: SensitivityMap, savings: Mapping[str, float], sizes: Mapping[str, int], ratio: float
     ) -> dict[str, float]:
-        """The shares at the price at which they add up to a ratio of all indices."""
+        """The shares at the price at which they add up to a ratio of all indices; between two where it is a leap."""
         names = list(sizes)
         mean = max(1e-12, float(np.mean([found.rise(name, 0.5) for name in names])))
         pain = np.array([[found.rise(name, r) for r in GRID] for name in names]) / mean
@@ -91,7 +91,9 @@ class Sensitivity:
             middle = (low + high) / 2
             gone = float(size @ _best(pain, saved, middle))
             low, high = (middle, high) if gone < wanted else (low, middle)
-        shares = _best(pain, saved, high) if ratio < GRID[-1] else np.full(len(names), ratio)
+        less, more = _best(pain, saved, low), _best(pain, saved, high)
+        missing = (wanted - size @ less) / max(1e-12, size @ (more - less))
+        shares = less + np.clip(missing, 0, 1) * (more - less) if ratio < GRID[-1] else np.full(len(names), ratio)
         return dict(zip(names, map(float, shares), strict=True))
 
 

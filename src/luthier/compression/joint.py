@@ -51,7 +51,7 @@ def measure_table(line: Line, dense_onnx: Path, settings: Settings) -> CostTable
     rows = {1.0: 1.0}
     for ratio in (*_PROBES, settings.max_ratio):
         keep = line.widths(dict.fromkeys(line.families, ratio))
-        rows[line.predicted(keep)["macs"]] = line.timed(line.cut(keep, recalibrated=False).model, dense_onnx)[0].ratio
+        rows[line.predicted(keep)["macs"]] = line.timed(line.cut(keep, repaired=False).model, dense_onnx)[0].ratio
     macs = sorted(rows)
     return CostTable(tuple(macs), tuple(rows[m] for m in macs))
 

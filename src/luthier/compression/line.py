@@ -22,13 +22,14 @@ from luthier.checkpoint import seeded
 from luthier.compression.settings import digest
 from luthier.distillation.cache import is_fixed, outputs_over, with_teacher
 from luthier.distillation.lesson import Lesson
-from luthier.export.write import write_onnx
 from luthier.measure.latency import Latency, measure
+from luthier.measure.onnx_file import write_onnx
 from luthier.measure.table import Table
 from luthier.measure.widths import multiple_for
 from luthier.model import Analysis, analyse, cost
 from luthier.recipe import Recipe
 from luthier.surgery import Pruned, cut
+from luthier.surgery.reconstruct import moments_of, refit
 from luthier.task import Task, device_of
 from luthier.train import Curve, OnEpoch, Trainer, recalibrate
 
@@ -189,15 +190,25 @@ class Line:
             "parameters": cost.parameters(self.analysis, keep) / cost.parameters(self.analysis),
         }
 
-    def cut(self, keep: Keep, recalibrated: bool = True) -> Pruned:
+    @cached_property
+    def moments(self) -> dict[str, Tensor]:
+        """What the dense network's layers are fed, for the re-fit of all that is cut from it; empty without layers."""
+        layers = (nn.Linear, nn.Conv1d, nn.Conv2d)
+        return (
+            moments_of(self.analysis, self.sample) if any(isinstance(m, layers) for m in self.dense.modules()) else {}
+        )
+
+    def cut(self, keep: Keep, repaired: bool = True) -> Pruned:
         """The smaller network, proven equal to the masked one.
 
         Args:
             keep: what is left of every axis.
-            recalibrated: whether its batch norms' statistics are made its own; not needed where it is only timed.
+            repaired: whether layers that lost inputs are re-fitted by least squares, and batch norms' statistics made
+                its own; not needed where it is only timed.
         """
         pruned = cut(self.analysis.model, self.analysis, keep)
-        if recalibrated:
+        if repaired:
+            refit(pruned.model, self.analysis, pruned.plan, self.moments)
             recalibrate(pruned.model, self.task)
         return pruned
 

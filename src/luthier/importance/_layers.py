@@ -101,10 +101,14 @@ class Covariances:
     Args:
         model: the network.
         constant: whether x ends with a 1, so that the means are among the moments.
+        widest: layers with more features than this are left out; None: none is.
     """
 
-    def __init__(self, model: nn.Module, constant: bool = False) -> None:
+    def __init__(self, model: nn.Module, constant: bool = False, widest: int | None = None) -> None:
         self.watched, self.constant = _Watched(model), constant
+        if widest is not None:
+            layers = self.watched.layers
+            self.watched.layers = {n: m for n, m in layers.items() if _features(m) <= widest}
 
     def see(self, inputs: Inputs, target: Any) -> None:
         self.watched.watch(inputs, self._hook)
@@ -124,13 +128,18 @@ class Covariances:
         return {_weight_of(name): mean for name, mean in self.watched.means().items()}
 
 
-def second_moments(model: nn.Module, data: Iterable[Any]) -> dict[str, Tensor]:
-    """E[x x'] of what the rows of each layer's weight multiply, with a 1 at the end.
+def _features(layer: Any) -> int:
+    """How many numbers a row of a layer's weight holds."""
+    return int(layer.weight[0].numel())
+
+
+def second_moments(model: nn.Module, data: Iterable[Any], widest: int | None = None) -> dict[str, Tensor]:
+    """E[x x'] of what the rows of each layer's weight multiply, with a 1 at the end; not of layers wider than that.
 
     Returns:
         weight name -> [groups, features + 1, features + 1], float64.
     """
-    statistic = Covariances(model, constant=True)
+    statistic = Covariances(model, constant=True, widest=widest)
     gather(model, data, [statistic])
     return statistic.result()
 

@@ -7,7 +7,7 @@ re-fitted with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from luthier.model import Analysis
 from luthier.surgery.plan import Plan
 
 DAMPING = 0.001
+WIDEST = 8192  # inputs of a layer, counted with a convolution's window: half a gigabyte of moments
 
 
 def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, data: Iterable[Any] | None) -> list[str]:
@@ -31,7 +32,8 @@ def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, data: Iterable
         data: batches.
 
     Returns:
-        the weights that were changed: those of linear layers and ungrouped convolutions that lost inputs.
+        the weights that were changed: those of linear layers and ungrouped convolutions that lost inputs, of at most
+        8,192 inputs (times the window).
 
     Raises:
         UsageError: there is no data, or no layer to look at.
@@ -42,7 +44,16 @@ def reconstruct(model: nn.Module, analysis: Analysis, plan: Plan, data: Iterable
     """
     if data is None:
         raise UsageError("compensate='least_squares' needs data=", expected="batches of (inputs, target)", got="None")
-    moments = importance.second_moments(analysis.model, data)
+    return refit(model, analysis, plan, moments_of(analysis, data))
+
+
+def moments_of(analysis: Analysis, data: Iterable[Any]) -> dict[str, Tensor]:
+    """Second moments of what each layer of the original is fed; those of one network serve all its cuts."""
+    return importance.second_moments(analysis.model, data, widest=WIDEST)
+
+
+def refit(model: nn.Module, analysis: Analysis, plan: Plan, moments: Mapping[str, Tensor]) -> list[str]:
+    """As :func:`reconstruct`, with the moments of :func:`moments_of` in hand."""
     parameters, changed = dict(model.named_parameters()), []
     for name, dims in plan.kept.items():
         found = moments.get(name)

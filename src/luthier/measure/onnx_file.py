@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from luthier.errors import TraceError
 from luthier.extras import need
+from luthier.model.lengths import Positions
 from luthier.model.trace import Inputs
 from luthier.model.where import user_line
 from luthier.task import device_of
@@ -27,13 +28,14 @@ _VIEWS = tuple(getattr(getattr(torch.ops.aten, n), k) for n, k in (
 ))  # fmt: skip
 
 
-def write_onnx(module: nn.Module, path: Path, example: Any) -> bool:
+def write_onnx(module: nn.Module, path: Path, example: Any, lengths: Positions | None = None) -> bool:
     """Exports without the proof. The weights are inside the one file.
 
     Args:
         module: in evaluation mode.
         path: where to.
         example: inputs: a tensor, a tuple of arguments or a dict of keyword arguments; dimension 0 is the batch.
+        lengths: further dimensions that the file may leave free: see :func:`luthier.model.lengths.positions`.
 
     Returns:
         whether the file takes any batch size; False where the network itself takes only the example's.
@@ -47,7 +49,7 @@ def write_onnx(module: nn.Module, path: Path, example: Any) -> bool:
     given = Inputs.of(example).map(lambda t: t.to(device))
     try:
         with _quiet():
-            captured, free = _captured(module, given)
+            captured, free = _captured(module, given, lengths or {})
             _plain_reshapes(captured.graph)
             program = torch.onnx.export(
                 captured,
@@ -59,6 +61,7 @@ def write_onnx(module: nn.Module, path: Path, example: Any) -> bool:
             )
             if program is None:
                 raise RuntimeError("the exporter gave nothing back")
+            _without_traces(program.model)
             program.save(str(path), external_data=False)
     except OSError:
         raise
@@ -71,22 +74,34 @@ def write_onnx(module: nn.Module, path: Path, example: Any) -> bool:
     return free
 
 
-def _captured(module: nn.Module, given: Inputs) -> tuple[torch.export.ExportedProgram, bool]:
+def _captured(module: nn.Module, given: Inputs, lengths: Positions) -> tuple[torch.export.ExportedProgram, bool]:
     """The network as PyTorch exports it, with a free batch size if it can be, else with the example's."""
     several = given.map(two_of)
-    with contextlib.suppress(Exception):
-        free = _shapes(module, several)
-        return torch.export.export(module, several.args, several.kwargs, dynamic_shapes=free, strict=False), True
+    for free in (lengths, {}) if lengths else ({},):
+        with contextlib.suppress(Exception):
+            shapes = _shapes(module, several, free)
+            return torch.export.export(module, several.args, several.kwargs, dynamic_shapes=shapes, strict=False), True
     return torch.export.export(module, given.args, given.kwargs, strict=False), False
 
 
-def _shapes(module: nn.Module, given: Inputs) -> dict[str, Any]:
+def _shapes(module: nn.Module, given: Inputs, lengths: Positions) -> dict[str, Any]:
     """Dimension 0 of every input is one batch size, nested as ``forward`` takes its arguments."""
-    batch = torch.export.Dim("batch", min=1)
-    args, kwargs = pytree.tree_map(
-        lambda t: {0: batch} if isinstance(t, Tensor) and t.dim() else None, (given.args, given.kwargs)
+    batch, auto = torch.export.Dim("batch", min=1), torch.export.Dim.AUTO
+    spec = given.with_leaves(
+        [
+            {0: batch, **dict.fromkeys(lengths.get(i, ()), auto)} if isinstance(t, Tensor) and t.dim() else None
+            for i, t in enumerate(given.leaves)
+        ]
     )
-    return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
+    return dict(inspect.signature(module.forward).bind(*spec.args, **spec.kwargs).arguments)
+
+
+def _without_traces(model: Any) -> None:
+    """Drops what the exporter notes of every node: file names and lines of the machine that wrote the file."""
+    for graph in (model.graph, *(f.graph for f in model.functions.values())):
+        graph.metadata_props.clear()
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
 
 
 def _plain_reshapes(graph: torch.fx.Graph) -> None:

@@ -5,13 +5,17 @@
     python bench/prune/neurons.py --data reuters --images 4985 --name reuters
     python bench/prune/neurons.py --name quick --report
 
-Every network gets the same recovery: batch norms recalibrated, then AdamW (1e-3, cosine) for ``--epochs``. Cells are
-stored one by one in results/NAME.jsonl. Torch-Pruning's rows need ``pip install --no-deps torch-pruning``.
+Every network gets the same recovery: batch norms recalibrated, then AdamW (``--lr``, cosine) for ``--epochs``; what
+Luthier cuts is re-fitted by least squares before, as `compress` does it. The deciding cells of all seeds come first,
+then allocations and criteria. Cells are stored one by one in results/NAME.jsonl. Torch-Pruning's rows need
+``pip install --no-deps torch-pruning``.
 """
 
 import argparse
 import copy
+import itertools
 import warnings
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -27,6 +31,7 @@ from luthier.checkpoint import seeded
 from luthier.model import analyse
 from luthier.model.cost import count_macs
 from luthier.surgery import cut
+from luthier.surgery.reconstruct import moments_of, refit
 from luthier.train import recalibrate
 
 HERE = Path(__file__).parent
@@ -34,6 +39,7 @@ DATA = {"fashion": (fashion, ResNet), "reuters": (reuters, Encoder)}
 NEUTRAL = "uniform"  # the allocation under which criteria are compared
 DEFAULT = importance.AUTO[0]
 BEST = ("l2", "fisher")  # the criteria under which allocations are compared
+TEACHING = {"losses": {"kl": 0.5, "task": 0.5}, "temperature": 4.0}
 
 
 class Bench:
@@ -54,17 +60,27 @@ class Bench:
         self.dense_macs = count_macs(self.dense, x[:1])
         self._scores: dict[str, dict] = {}
 
-    def _train(self, model: torch.nn.Module, epochs: int) -> torch.nn.Module:
-        return lt.fit(model, self.task, epochs=epochs, lr=1e-3, seed=self.seed, progress=False)
+    @cached_property
+    def moments(self) -> dict[str, torch.Tensor]:
+        return moments_of(self.analysis, self.sample)
+
+    def _train(self, model: torch.nn.Module, epochs: int, lr: float, distil: bool = False) -> torch.nn.Module:
+        how = {"epochs": epochs, "lr": lr, "seed": self.seed, "progress": False}
+        if distil:
+            return lt.distill(model, self.dense, self.task, **TEACHING, **how)
+        return lt.fit(model, self.task, **how)
 
     def _dense(self) -> torch.nn.Module:
-        file = self.args.cache / f"dense-{self.prefix}{self.args.images}-{self.args.dense_epochs}-{self.seed}.pt"
+        file = (
+            self.args.cache
+            / f"dense-{self.prefix}{self.args.images}-{self.args.dense_epochs}-{self.args.dense_lr:g}-{self.seed}.pt"
+        )
         with seeded(self.seed):
             model = self.network()
         if file.is_file():
             model.load_state_dict(torch.load(file))
         else:
-            self._train(model, self.args.dense_epochs)
+            self._train(model, self.args.dense_epochs, self.args.dense_lr)
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.save(model.state_dict(), file)
         model.eval()
@@ -89,7 +105,7 @@ class Bench:
             cache=self.args.cache / f"map-{criterion}-{self.prefix}{self.args.images}-{self.seed}.json",
         )
 
-    def pruned(self, criterion: str, allocation: str, kept: float) -> torch.nn.Module:
+    def pruned(self, criterion: str, allocation: str, kept: float, fitted: bool = True) -> torch.nn.Module:
         found = self.map(criterion) if allocation in ("sensitivity", "knapsack") else None
         with warnings.catch_warnings(action="ignore"):
             keep = allocate(
@@ -100,39 +116,44 @@ class Bench:
                 rounding=Rounding(minimum=2),
                 sensitivity=found,
             )
-        model = cut(self.dense, self.analysis, keep, check=False).model
-        recalibrate(model, self.task)
-        return model
+        pruned = cut(self.dense, self.analysis, keep, check=False)
+        if fitted:
+            refit(pruned.model, self.analysis, pruned.plan, self.moments)
+        recalibrate(pruned.model, self.task)
+        return pruned.model
 
     def row(self, model: torch.nn.Module, distil: bool = False) -> dict:
         out = {"macs": count_macs(model, self.inputs[:1]) / self.dense_macs, "cut": self.test(model)}
-        if distil:
-            losses = {"kl": 0.9, "task": 0.1}
-            how = {"epochs": self.args.epochs, "lr": 1e-3, "seed": self.seed, "progress": False}
-            lt.distill(model, self.dense, self.task, losses=losses, temperature=4.0, **how)
-        else:
-            self._train(model, self.args.epochs)
+        self._train(model, self.args.epochs, self.args.lr, distil)
         return {**out, "tuned": self.test(model)}
 
-    def run(self, kept: float) -> None:
-        """All cells of a column."""
+    def cell(self, kind: str, kept: float, criterion: str, allocation: str, distil: bool = False, fitted: bool = True):
+        """A cell of our own."""
+        made = lambda: self.row(self.pruned(criterion, allocation, kept, fitted), distil)  # noqa: E731
+        self.cells(f"{kind}|{kept:g}|{self.seed}", made)
+
+    def deciding(self, kept: float) -> None:
+        """The default, Torch-Pruning, and small dense networks."""
         at = f"{kept:g}|{self.seed}"
-
-        def cell(kind: str, criterion: str, allocation: str, distil: bool = False) -> None:
-            self.cells(f"{kind}|{at}", lambda: self.row(self.pruned(criterion, allocation, kept), distil))
-
-        cell("default|auto, sensitivity, distilled", DEFAULT, "sensitivity", distil=True)
-        cell("default|auto, sensitivity, fine-tuned", DEFAULT, "sensitivity")
+        self.cell("default|auto, sensitivity, re-fitted, distilled", kept, DEFAULT, "sensitivity", distil=True)
         for name in theirs():
             self.cells(f"Torch-Pruning|{name}|{at}", lambda name=name: self.their_row(name, kept))
+        self.cell("default|auto, sensitivity, re-fitted, fine-tuned", kept, DEFAULT, "sensitivity")
+        self.cell("default|auto, sensitivity, distilled", kept, DEFAULT, "sensitivity", distil=True, fitted=False)
         self.cells(f"small dense|trained|{at}", lambda: self.small(kept, False))
         self.cells(f"small dense|distilled|{at}", lambda: self.small(kept, True))
+
+    def allocations(self, kept: float) -> None:
+        """Every allocation under the two best criteria, fine-tuned."""
         for criterion in BEST:
             for name in allocation_names():
                 if name != "threshold":
-                    cell(f"allocation|{criterion}, {name}", criterion, name)
+                    self.cell(f"allocation|{criterion}, {name}", kept, criterion, name)
+
+    def criteria(self, kept: float) -> None:
+        """Every criterion with equal shares, fine-tuned."""
         for name in importance.names():
-            cell(f"criterion|{name}", name, NEUTRAL)
+            self.cell(f"criterion|{name}", kept, name, NEUTRAL)
 
     def small(self, kept: float, distil: bool) -> dict:
         """A narrower network from the start, for as many epochs as the dense one's training and the recovery had."""
@@ -142,11 +163,7 @@ class Bench:
         with seeded(self.seed):
             model = self.network(width)
         epochs = self.args.dense_epochs + self.args.epochs
-        if distil:
-            how = {"epochs": epochs, "lr": 1e-3, "seed": self.seed, "progress": False}
-            lt.distill(model, self.dense, self.task, losses={"kl": 0.9, "task": 0.1}, temperature=4.0, **how)
-        else:
-            self._train(model, epochs)
+        self._train(model, epochs, self.args.dense_lr, distil)
         return {"macs": count_macs(model, self.inputs[:1]) / self.dense_macs, "tuned": self.test(model)}
 
     def their_row(self, name: str, kept: float) -> dict:
@@ -232,8 +249,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=15_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--dense-epochs", type=int, default=12)
+    parser.add_argument("--lr", type=float, default=5e-3, help="of the recovery")
+    parser.add_argument("--dense-lr", type=float, default=3e-3)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--kept", type=float, nargs="+", default=[0.25, 0.5, 0.1, 0.33])
+    parser.add_argument("--kept", type=float, nargs="+", default=[0.25, 0.1, 0.5, 0.33])
     parser.add_argument("--name", default="fashion")
     parser.add_argument("--cache", type=Path, default=Path("runs/bench-prune"))
     parser.add_argument("--only", default="", help="a regular expression: only these cells")
@@ -242,10 +261,10 @@ def main() -> None:
     torch.set_num_threads(1)
     cells = Cells(HERE / "results" / f"{args.name}.jsonl", args.only)
     if not args.report:
-        for seed in range(args.seeds):
-            bench = Bench(args, cells, seed)
-            for kept in args.kept:
-                bench.run(kept)
+        benches = [Bench(args, cells, seed) for seed in range(args.seeds)]
+        for phase in (Bench.deciding, Bench.allocations, Bench.criteria):
+            for kept, bench in itertools.product(args.kept, benches):
+                phase(bench, kept)
     report(cells, sorted(args.kept, reverse=True))
 
 

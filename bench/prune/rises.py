@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--data", choices=list(DATA), default="fashion")
     parser.add_argument("--images", type=int, default=15_000)
     parser.add_argument("--dense-epochs", type=int, default=12)
+    parser.add_argument("--dense-lr", type=float, default=3e-3)
     parser.add_argument("--cache", type=Path, default=Path("runs/bench-prune"))
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -36,10 +36,10 @@ CUBIC = (("magnitude", "global"), ("magnitude", "lamp"), ("taylor", "global"))
 
 
 def train(bench: Bench, model: nn.Module, epochs: int, on_step: Callable[[int, int], None] | None = None) -> None:
-    """AdamW (1e-3, cosine) for some epochs; a callback before every tenth step."""
+    """AdamW (cosine) for some epochs; a callback before every tenth step."""
     x, y = bench.task.train
     steps = epochs * (len(x) // 128)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=bench.args.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     model.train()
     with seeded(bench.seed):
@@ -117,6 +117,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=15_000)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--dense-epochs", type=int, default=12)
+    parser.add_argument("--lr", type=float, default=5e-3, help="of the training with masks")
+    parser.add_argument("--dense-lr", type=float, default=3e-3)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9, 0.95, 0.98])
     parser.add_argument("--name", default="weights")
@@ -127,8 +129,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cells = Cells(HERE / "results" / f"{args.name}.jsonl", args.only)
     for seed in range(0 if args.report else args.seeds):
-        bench = Bench(args, cells, seed)
-        run(bench, cells)
+        run(Bench(args, cells, seed), cells)
     for value in ("cut", "tuned"):
         print(f"\nTest accuracy in %, {'right after pruning' if value == 'cut' else 'at the end'}\n")
         for prefix in ("one-shot", "cubic"):

@@ -92,6 +92,8 @@ def fingerprint(model: nn.Module, task: Task, budget: Mapping[str, float], setti
         "weights": digest(*weights),
         "loss": task.loss if isinstance(task.loss, str) else _source(task.loss),
         "metrics": [f"{m.name} {_source(m.function)}" for m in task.scores],
+        "targets": task.targets,
+        "class_dim": task.class_dim,
         "data": {part: _data(task, part) for part in ("train", "valid", "test") if getattr(task, part) is not None},
         "budget": dict(budget),
         "recipe": dict(settings.recipe) if settings.recipe is not None else None,

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from luthier.errors import UsageError
 from luthier.model.evaluating import evaluating
@@ -60,10 +61,16 @@ def mean_loss(model: nn.Module, data: Iterable[Any], loss: str | Loss) -> float:
     measure, total, count = loss_function(loss), 0.0, 0
     with evaluating(model), torch.no_grad():
         for inputs, target in batches(data):
-            size = len(target) if isinstance(target, Tensor) and target.dim() else 1
+            size = _size(inputs, target)
             total += float(measure(model(*inputs.args, **inputs.kwargs), target)) * size
             count += size
     return total / count
+
+
+def _size(inputs: Inputs, target: Any) -> int:
+    """How many examples a batch holds, by its target, a tensor or several, else by its inputs."""
+    tensors = (x for x in (*pytree.tree_leaves(target), *inputs.leaves) if isinstance(x, Tensor) and x.dim())
+    return next(map(len, tensors), 1)
 
 
 def singly(inputs: Inputs, target: Any) -> Iterator[tuple[Inputs, Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from luthier import discover
-from luthier.allocate._budget import Budget, Cost, filled, smallest_cut, tell
+from luthier.allocate._budget import Cost, CostLimits, filled, smallest_cut, tell
 from luthier.allocate._families import families
 from luthier.allocate._map import SensitivityMap, measure_map
 from luthier.allocate._scores import lamp
@@ -204,7 +204,7 @@ def allocate(
     groups = tuple(g for g in analysis.all_groups if g.name in scores)
     chosen = get("threshold" if threshold is not None and method == "uniform" else method)
 
-    limits = Budget.of(analysis, {"macs": 0.5} if budget is None else budget, costs or {})
+    limits = CostLimits.of(analysis, {"macs": 0.5} if budget is None else budget, costs or {})
     saved = savings(groups, limits.used) if getattr(chosen, "needs_map", False) else {}
 
     def request(share: Ratio) -> Request:
@@ -222,7 +222,7 @@ def savings(groups: Iterable[Group], cost: Cost) -> dict[str, float]:
     return {g.name: (dense - cost({g.name: range(g.size - g.size // 2)})) * g.size / (g.size // 2) for g in groups}
 
 
-def _to_budget(budget: Budget, chosen: Any, request: Callable[[Ratio], Request], rounding: Rounding) -> Keep:
+def _to_budget(budget: CostLimits, chosen: Any, request: Callable[[Ratio], Request], rounding: Rounding) -> Keep:
     whole = request(0.5)  # every group may be cut
     groups, sizes = whole.groups, {g.name: g.size for g in whole.groups}
 

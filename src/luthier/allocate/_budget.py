@@ -19,7 +19,7 @@ CLOSE = 0.02
 
 
 @dataclass(frozen=True)
-class Budget:
+class CostLimits:
     """Limits on costs.
 
     Attributes:
@@ -33,7 +33,7 @@ class Budget:
     dense: Mapping[str, float]
 
     @classmethod
-    def of(cls, analysis: Analysis, shares: Mapping[str, float], more: Mapping[str, Cost]) -> Budget:
+    def of(cls, analysis: Analysis, shares: Mapping[str, float], more: Mapping[str, Cost]) -> CostLimits:
         """Reads ``{"macs": 0.5}``.
 
         Raises:
@@ -76,7 +76,7 @@ class Budget:
         )
 
 
-def smallest_cut(budget: Budget, keep: Callable[[float], Keep]) -> Keep:
+def smallest_cut(budget: CostLimits, keep: Callable[[float], Keep]) -> Keep:
     """The smallest ratio whose cut is within a budget, by bisection.
 
     Raises:
@@ -101,7 +101,7 @@ def smallest_cut(budget: Budget, keep: Callable[[float], Keep]) -> Keep:
 
 
 def filled(
-    budget: Budget, widths: Mapping[str, int], steps: Mapping[str, Any], keep: Callable[[Mapping[str, int]], Keep]
+    budget: CostLimits, widths: Mapping[str, int], steps: Mapping[str, Any], keep: Callable[[Mapping[str, int]], Keep]
 ) -> dict[str, int]:
     """Widths grown step by step while the budget allows: the step that is nearest to it first.
 
@@ -132,7 +132,7 @@ def _share(now: Mapping[str, int], steps: Mapping[str, Any], name: str) -> float
     return round(now[name] / int(steps[name][-1]), 2)
 
 
-def tell(budget: Budget, keep: KeepByName) -> None:
+def tell(budget: CostLimits, keep: KeepByName) -> None:
     """Says so where the nearest widths leave more than :data:`CLOSE` of the budget unused."""
     used = budget.used(keep)
     if used < 1 - CLOSE:

@@ -63,3 +63,9 @@ def _told(error: Exception) -> int:
 def _tell(head: str, text: str) -> None:
     console = Console(stderr=True, soft_wrap=True)
     console.print(Text(f"{head}: ", style="bold red") + Text(text))
+
+
+def shown(store: object) -> str:
+    """A store's place as it may be printed: a database's URL may hold a password."""
+    text = str(store)
+    return text.split("://")[0] + "://..." if "://" in text else text

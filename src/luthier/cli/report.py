@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from luthier.cli._shell import shown
 from luthier.errors import MissingExtra, StoreError, UsageError
 from luthier.files import write_text
 from luthier.report import run_page
@@ -27,19 +28,14 @@ def command(run: str, name: str | None, out: str | None) -> None:
         target = _of_folder(place, out)
     elif name is None:
         raise UsageError(
-            f"which study of {_place(run)} is meant?",
+            f"which study of {shown(run)} is meant?",
             expected="a folder of `luthier compress`, or a store and a study's name",
             got="the store alone",
-            fix=f"list them with: luthier studies {_place(run)}",
+            fix=f"list them with: luthier studies {shown(run)}",
         )
     else:
         target = load_study(run, name).report(out or f"{_file_name(name)}.html")
     Console().print(f"report: {target}", highlight=False)
-
-
-def _place(store: str) -> str:
-    """A store's place without what may be a secret."""
-    return store.split("://")[0] + "://..." if "://" in store else store
 
 
 def _file_name(name: str) -> str:

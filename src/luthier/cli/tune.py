@@ -17,7 +17,7 @@ from rich.text import Text
 
 from luthier import search
 from luthier.cli._load import load_file
-from luthier.cli._shell import Interrupted
+from luthier.cli._shell import Interrupted, shown
 from luthier.cli._tables import show
 from luthier.errors import ObjectiveError, UsageError
 from luthier.files import write_text
@@ -61,7 +61,7 @@ def command(file: str, out: str | None, fresh: bool, top: int, quiet: bool, **op
     show(study, console, top)
     if out is not None:
         _write(study, Path(out), console, _command(file, options))
-    where = f"study {study.name!r} in {_place(settings['store'])}"
+    where = f"study {study.name!r} in {shown(settings['store'])}"
     if study.interrupted:
         raise Interrupted(f"{where} holds {len(study.trials)} trials; the same command goes on from there")
     console.print(Text(f"{where}; the same command with more --trials goes on, --fresh starts over", style="dim"))
@@ -123,7 +123,7 @@ def _command(file: str, options: dict[str, Any]) -> str:
     words = ["luthier", "tune", file]
     for name, value in options.items():
         if value is not None:
-            words += [f"--{name}", _place(value) if name == "store" else str(value)]
+            words += [f"--{name}", shown(value) if name == "store" else str(value)]
     return shlex.join(words)
 
 
@@ -138,11 +138,6 @@ def _write(study: Study, out: Path, console: Console, again: str) -> None:
     study.report(out / "report.html", again)
     study.export(out / "trials.jsonl")
     console.print(Text(f"written: {out}/best.json, {out}/trials.jsonl, {out}/report.html"))
-
-
-def _place(store: Any) -> str:
-    text = str(store)
-    return text.split("://")[0] + "://..." if "://" in text else text
 
 
 COMMAND = command

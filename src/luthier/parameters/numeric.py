@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -40,17 +41,55 @@ def _check_bounds(kind: str, low: Any, high: Any, log: bool, number: type) -> No
         )
 
 
-def _check_prior(kind: str, parameter: Float | Int) -> None:
-    if parameter.prior is not None and not parameter.contains(parameter.prior):
-        raise UsageError(
-            f"{kind}: the prior is not one of the values",
-            expected=f"{parameter.low} <= prior <= {parameter.high}",
-            got=repr(parameter.prior),
-        )
+@dataclass(frozen=True)
+class _Number:
+    """What real and whole numbers have in common; each says which type its bounds and prior have."""
+
+    low: Any
+    high: Any
+    log: bool = False
+    condition: Mapping[str, Any] | None = None
+    prior: Any = field(default=None, kw_only=True)
+
+    def _settle(self, number: type, plain: Callable[[Any], Any]) -> None:
+        """Checks bounds and prior, and makes the bounds plain numbers."""
+        kind = type(self).__name__
+        _check_bounds(kind, self.low, self.high, self.log, number)
+        object.__setattr__(self, "low", plain(self.low))
+        object.__setattr__(self, "high", plain(self.high))
+        if self.prior is not None and not self.contains(self.prior):
+            raise UsageError(
+                f"{kind}: the prior is not one of the values",
+                expected=f"{self.low} <= prior <= {self.high}",
+                got=repr(self.prior),
+            )
+
+    @abstractmethod
+    def contains(self, value: Any) -> bool: ...
+
+    @property
+    def columns(self) -> int:
+        return 1
+
+    def read(self, value: Any) -> Any:
+        return value
+
+    def dump(self, value: Any) -> Any:
+        return plain_value(value)
+
+    def load(self, value: Any) -> Any:
+        return value
+
+    def to_json(self) -> dict[str, Any]:
+        belief = {} if self.prior is None else {"prior": plain_value(self.prior)}
+        return {"kind": type(self).__name__.lower(), "low": self.low, "high": self.high, "log": self.log, **belief}
+
+    def when(self, **parents: Any) -> Self:
+        return replace(self, condition=parents)
 
 
 @dataclass(frozen=True)
-class Float:
+class Float(_Number):
     """A real number in [low, high].
 
     Args:
@@ -66,23 +105,14 @@ class Float:
 
     low: float
     high: float
-    log: bool = False
-    condition: Mapping[str, Any] | None = None
     prior: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_bounds("Float", self.low, self.high, self.log, Real)
-        object.__setattr__(self, "low", float(self.low))
-        object.__setattr__(self, "high", float(self.high))
-        _check_prior("Float", self)
+        self._settle(Real, float)
 
     @property
     def size(self) -> float:
         return 1 if self.low == self.high else math.inf
-
-    @property
-    def columns(self) -> int:
-        return 1
 
     def from_unit(self, u: float) -> float:
         return min(max(_between(self.low, self.high, self.log, u), self.low), self.high)
@@ -98,24 +128,9 @@ class Float:
     def contains(self, value: Any) -> bool:
         return _is_number(value, Real) and self.low <= float(value) <= self.high
 
-    def read(self, value: Any) -> Any:
-        return value
-
-    def dump(self, value: Any) -> Any:
-        return plain_value(value)
-
-    def load(self, value: Any) -> Any:
-        return value
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": "float", "low": self.low, "high": self.high, "log": self.log, **_belief(self.prior)}
-
-    def when(self, **parents: Any) -> Float:
-        return replace(self, condition=parents)
-
 
 @dataclass(frozen=True)
-class Int:
+class Int(_Number):
     """A whole number in [low, high].
 
     Args:
@@ -131,23 +146,14 @@ class Int:
 
     low: int
     high: int
-    log: bool = False
-    condition: Mapping[str, Any] | None = None
     prior: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_bounds("Int", self.low, self.high, self.log, Integral)
-        object.__setattr__(self, "low", int(self.low))
-        object.__setattr__(self, "high", int(self.high))
-        _check_prior("Int", self)
+        self._settle(Integral, int)
 
     @property
     def size(self) -> float:
         return self.high - self.low + 1
-
-    @property
-    def columns(self) -> int:
-        return 1
 
     def from_unit(self, u: float) -> int:
         value = _between(self.low - 0.5, self.high + 0.5, self.log, u)
@@ -165,21 +171,6 @@ class Int:
     def contains(self, value: Any) -> bool:
         return _is_number(value, Integral) and self.low <= int(value) <= self.high
 
-    def read(self, value: Any) -> Any:
-        return value
-
-    def dump(self, value: Any) -> Any:
-        return plain_value(value)
-
-    def load(self, value: Any) -> Any:
-        return value
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": "int", "low": self.low, "high": self.high, "log": self.log, **_belief(self.prior)}
-
-    def when(self, **parents: Any) -> Int:
-        return replace(self, condition=parents)
-
 
 def _between(low: float, high: float, log: bool, u: float) -> float:
     if log:
@@ -194,7 +185,3 @@ def _place(low: float, high: float, log: bool, value: float) -> float:
     if log:
         return math.log(value / low) / math.log(high / low)
     return (value - low) / (high - low)
-
-
-def _belief(prior: Any) -> dict[str, Any]:
-    return {} if prior is None else {"prior": plain_value(prior)}

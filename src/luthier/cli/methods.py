@@ -65,7 +65,7 @@ def found(whole: bool = False) -> dict[str, list[tuple[str, str]]]:
         place = file.parent if file.name == "__init__.py" else file.with_suffix("")
         if not place.name.startswith("_") and (text := _documentation(file)) is not None:
             package = ".".join(("luthier", *place.parent.relative_to(root).parts))
-            out.setdefault(package, []).append((place.name, text if whole else text.split("\n")[0]))
+            out.setdefault(package, []).append((place.name.rstrip("_"), text if whole else text.split("\n")[0]))
     return {package: sorted(rows) for package, rows in sorted(out.items())}
 
 

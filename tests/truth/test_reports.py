@@ -5,6 +5,8 @@ import re
 import pytest
 
 from luthier.report import run_page, study_page
+from luthier.report.html import table
+from luthier.report.study_page import course_figure
 
 EVIL = "<script>alert(1)</script>"
 
@@ -95,3 +97,23 @@ def test_values_with_commas_stay_in_one_piece(study):
     trials = [{**t, "params": {"shape": "8, 16, 32", "lr": 0.1}} for t in study["trials"]]
     page = _own(study_page({**study, "trials": trials}))
     assert r"shape = 8, 16, 32\u003cbr\u003elr = 0.1" in page
+
+
+def test_columns_of_words_are_on_the_left_and_numbers_on_the_right():
+    rows = [["0", "complete<small>why</small>", "0.5", ""], ["1", "<b>stopped</b>", "nan", "2"], ["2", "", "", "x"]]
+    page = table(["trial", "status", "loss", "kind"], rows, marked=1)
+    assert page.count("<td class=words>") == 2 * len(rows)
+    assert "<th>loss</th><th class=words>kind</th>" in page
+    assert "<tr class=marked><td>1</td>" in page
+    assert "<th>a</th>" in table(["a"], [])
+
+
+def test_the_front_is_a_staircase_in_the_sense_of_its_objectives(study):
+    objectives = [("error", "min"), ("ms", "min")]
+    trials = [{**t, "metrics": {"error": float(9 - i), "ms": float(i)}} for i, t in enumerate(study["trials"])]
+    done = [t["number"] for t in trials if t["status"] == "complete"]
+    drawn = course_figure({**study, "objectives": objectives, "trials": trials, "front": done})
+    behind, front = drawn.data
+    assert len(behind.x) == 0
+    assert list(front.x) == sorted(front.x)
+    assert front.line.shape == "hv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -36,13 +37,23 @@ def section(heading: str, *parts: str, lead: str = "") -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], marked: int | None = None) -> str:
-    """A table; cells are HTML already. The first column is left-aligned, the row ``marked`` stands out."""
-    top = "".join(f"<th>{escape(h)}</th>" for h in head)
+    """A table; cells are HTML already. Columns of words are left-aligned, the row ``marked`` stands out."""
+    cells = [list(row) for row in rows]
+    sides = [" class=words" if any(map(_is_words, column)) else "" for column in zip(*cells, strict=True)]
+    sides = sides or [""] * len(head)
+    top = "".join(f"<th{side}>{escape(h)}</th>" for side, h in zip(sides, head, strict=True))
     body = "".join(
-        f"<tr{' class=marked' if i == marked else ''}>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>"
-        for i, row in enumerate(rows)
+        f"<tr{' class=marked' if i == marked else ''}>"
+        + "".join(f"<td{side}>{cell}</td>" for side, cell in zip(sides, row, strict=True))
+        + "</tr>"
+        for i, row in enumerate(cells)
     )
     return f"<div class='scroll'><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _is_words(cell: str) -> bool:
+    """Whether a cell begins with a letter: no number, no sign, nothing that is empty."""
+    return re.sub("<[^>]*>", "", cell).strip()[:1].isalpha() and cell.strip().lower() not in ("nan", "inf", "none")
 
 
 def card(figure: str, words: str, detail: str = "") -> str:
@@ -90,7 +101,10 @@ def figure(drawing: Any, height: int, name: str) -> str:
     drawing.update_xaxes(gridcolor="#e7e9ee", zeroline=False)
     drawing.update_yaxes(gridcolor="#e7e9ee", zeroline=False, automargin=True)
     text: str = drawing.to_html(
-        full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False, "responsive": True}
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=name,
+        config={"displaylogo": False, "responsive": True},
     )
     return f"<div class='figure'>{text}</div>"
 

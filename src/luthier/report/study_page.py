@@ -42,7 +42,9 @@ def study_page(content: Row) -> str:
         f"<h1>Study {escape(content['name'])}</h1>",
         f"<p class='sub'>{len(content['trials'])} trials: {summary or 'none yet'}.</p>",
         _best(content),
-        html.section("Course", html.figure(course_figure(content), 380, "course")),
+        html.section(
+            "Course" if len(content["objectives"]) == 1 else "Front", html.figure(course_figure(content), 380, "course")
+        ),
         html.section(
             "What mattered",
             html.figure(importance_figure(content["importance"]), 320, "importance"),
@@ -111,16 +113,19 @@ def _progress(content: Row, done: Sequence[Row]) -> Any:
 
 def _trade_off(content: Row, done: Sequence[Row]) -> Any:
     go = html.graph_objects()
-    (first, _), (second, _) = content["objectives"][:2]
+    (first, _), (second, direction) = content["objectives"][:2]
+    steps = {"color": GREEN, "width": 1, "dash": "dot", "shape": "hv" if direction == "min" else "vh"}
+    front = [t for t in done if t["number"] in content["front"]]
     drawing = go.Figure()
     for label, colour, some in (
         ("behind the front", GREY, [t for t in done if t["number"] not in content["front"]]),
-        ("front", GREEN, [t for t in done if t["number"] in content["front"]]),
+        ("front", GREEN, sorted(front, key=lambda t: t["metrics"][second])),
     ):
         drawing.add_scatter(
             x=[t["metrics"][second] for t in some],
             y=[t["metrics"][first] for t in some],
-            mode="markers",
+            mode="lines+markers" if label == "front" and len(content["objectives"]) == 2 else "markers",
+            line=steps,
             name=label,
             marker={"color": colour, "size": 9},
             text=[f"trial {t['number']}<br>" + html.settings(dict(t["params"]), "<br>") for t in some],
@@ -146,9 +151,18 @@ def importance_figure(shares: Mapping[str, float]) -> Any:
     go = html.graph_objects()
     ranked = sorted(shares.items(), key=lambda item: item[1])
     drawing = go.Figure(
-        go.Bar(x=[v for _, v in ranked], y=[k for k, _ in ranked], orientation="h", marker={"color": BLUE})
+        go.Bar(
+            x=[v for _, v in ranked],
+            y=[k for k, _ in ranked],
+            orientation="h",
+            marker={"color": BLUE},
+            texttemplate="%{x:.0%}",
+            textposition="outside",
+            cliponaxis=False,
+        )
     )
     drawing.update_xaxes(title="share of the variation explained", tickformat=".0%")
+    drawing.update_yaxes(ticksuffix=" ")
     return drawing
 
 

@@ -241,7 +241,8 @@ def curves_figure(content: Row) -> Any:
             hovertemplate=f"trial {trial['number']}, epoch %{{x}}: %{{y:.4f}}<extra></extra>",
         )
         seen.add(label)
-    drawing.update_xaxes(title="epoch")
+    longest = max((p["step"] for t in content["trials"] for p in t["curve"]), default=0)
+    drawing.update_xaxes(title="epoch", dtick=1 if longest <= 12 else None)
     drawing.update_yaxes(title=f"validation {metric}")
     return drawing
 

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from luthier import importance
 from luthier.errors import UsageError, unknown
 from luthier.mask import SCOPES, apply_masks, candidates, keep_by_ratio
+from luthier.model.keras import inner_of
 from luthier.schedule import Schedule
 
 M = TypeVar("M")
@@ -141,7 +142,7 @@ class Rewind:
         """
         if self.state is None:
             raise UsageError(f"step {self.at} has not come yet", fix="pass it as on_epoch= and train past that step")
-        network: Any = getattr(pruned, "model", pruned)
+        network = inner_of(pruned)
         with torch.no_grad():
             for name, value in self.state.items():
                 place, kept = _place(network, name)

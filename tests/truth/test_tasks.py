@@ -50,3 +50,31 @@ def test_another_layout_is_another_run():
     assert of() == of(targets=1, class_dim=1)
     assert of() != of(class_dim=-1)
     assert of() != of(targets=2)
+
+
+class _Wrapper(nn.Module):
+    """A network with a part of the name that results have for theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.model, self.head = nn.Linear(2, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.model(x).relu())
+
+
+def test_a_network_with_a_part_named_model_is_taken_whole():
+    net, x, y = _Wrapper(), torch.randn(8, 2), torch.tensor([2] * 8)
+    with torch.no_grad():
+        net.head.bias[2] += 100
+    task = lt.Task(train=(x, y), valid=(x, y))
+    before = net.head.weight.clone()
+    assert lt.evaluate(net, (x, y)) == {"accuracy": 1.0}
+    assert lt.distill(lt.fit(net, task, epochs=1, progress=False), _Wrapper(), task, epochs=1, progress=False) is net
+    assert not torch.equal(net.head.weight, before)
+    rewind = lt.Rewind(net, at=0)
+    masked = lt.prune_weights(net, ratio=0.5)
+    assert set(masked.masks) == {"model.weight", "head.weight"}
+    assert rewind.onto(masked) is masked
+    assert rewind.onto(net) is net
+    assert lt.profile(net, x, rounds=1).macs == 2 * 4 + 4 * 3

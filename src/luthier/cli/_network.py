@@ -108,7 +108,7 @@ def publish(console: Console, place: Path, task: Task, before: tuple[str, nn.Mod
     made = after[1]
     console.print(str(export_onnx(made, place / "model.onnx", task.example())), highlight=False)
     save(made, place / "model.luthier", inputs=task.example())
-    for name, network in (before, (after[0], getattr(made, "model", made))):
+    for name, network in (before, after):
         scores = ", ".join(f"{k} {v:.4f}" for k, v in validate(network, task).items())
         console.print(f"{name}: {scores}", highlight=False)
     console.print(f"files: {place}", highlight=False)

@@ -223,11 +223,12 @@ def test_maps_of_other_targets_are_other_maps(tmp_path):
     assert len(keys) == 2
 
 
-def test_a_network_that_is_only_timed_keeps_its_statistics():
+def test_a_network_that_is_only_timed_is_not_repaired():
     line = Line(_small(), _weighted(shuffled=False), multiple=1)
     keep = line.widths(dict.fromkeys(line.families, 0.5))
-    assert int(line.cut(keep, repaired=False).model.get_buffer("1.num_batches_tracked")) == 0
-    assert int(line.cut(keep).model.get_buffer("1.num_batches_tracked")) > 0
+    weight = line.dense.get_parameter("3.weight")[:, keep["0"]]
+    assert torch.equal(line.cut(keep, repaired=False).model.get_parameter("3.weight"), weight)
+    assert not torch.equal(line.cut(keep).model.get_parameter("3.weight"), weight)
 
 
 def test_a_model_with_more_than_tensors_has_a_fingerprint():
@@ -265,17 +266,20 @@ def test_what_is_cut_is_fitted_to_what_was_there():
     assert errors[True] < 0.2 * errors[False]
 
 
-def test_a_network_without_layers_to_fit_has_no_moments():
+def test_a_network_without_layers_to_fit_is_cut_all_the_same():
     class Table(nn.Module):
         def __init__(self):
             super().__init__()
-            self.rows = nn.Embedding(5, 4)
+            self.rows, self.scale, self.out = nn.Embedding(5, 8), nn.LayerNorm(8), nn.Parameter(torch.randn(4, 8))
 
         def forward(self, x):
-            return self.rows(x).mean(1)
+            return self.scale(self.rows(x).mean(1)) @ self.out.T
 
     x = torch.randint(0, 5, (8, 3))
-    assert Line(Table(), lt.Task(train=(x, x[:, 0] % 4), valid=(x, x[:, 0] % 4)), multiple=1).moments == {}
+    line = Line(Table(), lt.Task(train=(x, x[:, 0] % 4), valid=(x, x[:, 0] % 4)), multiple=1)
+    pruned = line.cut(line.keep(dict.fromkeys(line.families, 0.5), "l2"))
+    assert pruned.model(x).shape == (8, 4)
+    assert pruned.model.get_parameter("out").shape == (4, 4)
 
 
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])

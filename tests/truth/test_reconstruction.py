@@ -1,6 +1,7 @@
 """Least squares after a cut, against NumPy's."""
 
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from torch import nn
 
 import luthier as lt
 from luthier.errors import UsageError
-from luthier.surgery.reconstruct import _fitted
+from luthier.model import analyse
+from luthier.surgery import cut
+from luthier.surgery.reconstruct import _fitted, reconstruct
 
 
 def test_linear_consumers_are_least_squares():
@@ -76,3 +79,62 @@ def test_layers_too_wide_to_solve_are_left_as_they_are(monkeypatch):
     fitted = lt.prune_neurons(model, x, compensate="least_squares", **how).model.state_dict()
     assert torch.equal(fitted["2.weight"], plain["2.weight"])
     assert not torch.equal(fitted["4.weight"], plain["4.weight"])
+
+
+def _twins(width: int) -> nn.Sequential:
+    """Every hidden unit and channel is there twice: half of them can go without any loss."""
+    model = nn.Sequential(
+        nn.Conv2d(2, 2 * width, 3, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
+        nn.Conv2d(2 * width, 2 * width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * width * 9, 4),
+    ).double().eval()  # fmt: skip
+    with torch.no_grad():
+        model[1].running_mean.normal_()
+        for tensor in (model[0].weight, model[1].running_mean, model[3].weight, model[3].bias):
+            tensor[1::2] = tensor[::2]
+    return model
+
+
+def test_what_is_there_twice_is_cut_in_every_layer_for_nothing():
+    torch.manual_seed(0)
+    model, x = _twins(3), torch.randn(300, 2, 7, 7).double()
+    analysis = analyse(model, x[:2])
+    pruned = cut(model, analysis, {"0": [0, 2, 4], "3": [0, 2, 4]})
+    with torch.no_grad():
+        assert (pruned.model(x) - model(x)).abs().max() / model(x).abs().max() > 0.3
+    assert reconstruct(pruned.model, analysis, pruned.plan, [x]) == ["3.weight", "6.weight"]
+    with torch.no_grad():
+        error = (pruned.model(x) - model(x)).abs().max() / model(x).abs().max()
+    assert error < 0.04  # of the damping
+
+
+@pytest.mark.parametrize("target", ["module", "graph"])
+def test_layers_in_order_make_good_what_came_before(target):
+    torch.manual_seed(0)
+    sizes = [4, *[24] * 6]
+    model = nn.Sequential(*[m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.Tanh())])
+    model = nn.Sequential(model, nn.Linear(24, 3)).double()
+    x, errors = torch.randn(2000, 4).double(), {}
+    for compensate in (None, "least_squares"):
+        how = {"ratio": 0.5, "data": [x], "compensate": compensate, "target": target}
+        with torch.no_grad():
+            errors[compensate] = float((lt.prune_neurons(model, x, **how).model(x) - model(x)).square().mean())
+    assert errors["least_squares"] < (0.01 if target == "module" else 0.2) * errors[None]
+
+
+def test_a_weight_that_two_layers_share_is_left_alone():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2))
+    model[2].weight = model[0].weight
+    x = torch.randn(50, 6)
+    pruned = lt.prune_neurons(model, x, ratio=0.5, data=[x], compensate="least_squares", target="module").model
+    assert pruned[2].weight is pruned[0].weight
+    dense = model[0].weight.detach()
+    assert all(any(torch.isin(row, other).all() for other in dense) for row in pruned[0].weight.detach())
+
+
+def test_one_row_a_batch_and_huge_inputs_are_fitted_too():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    rows = [1e4 * torch.randn(1, 6) for _ in range(12)]
+    pruned = lt.prune_neurons(model, rows[0], ratio=0.5, data=rows, compensate="least_squares").model
+    assert all(p.isfinite().all() for p in pruned.parameters())

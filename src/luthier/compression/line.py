@@ -29,7 +29,7 @@ from luthier.measure.widths import multiple_for
 from luthier.model import Analysis, analyse, cost
 from luthier.recipe import Recipe
 from luthier.surgery import Pruned, cut
-from luthier.surgery.reconstruct import moments_of, refit
+from luthier.surgery.reconstruct import LAYERS, reconstruct
 from luthier.task import Task, device_of
 from luthier.train import Curve, OnEpoch, Trainer, recalibrate
 
@@ -190,26 +190,20 @@ class Line:
             "parameters": cost.parameters(self.analysis, keep) / cost.parameters(self.analysis),
         }
 
-    @cached_property
-    def moments(self) -> dict[str, Tensor]:
-        """What the dense network's layers are fed, for the re-fit of all that is cut from it; empty without layers."""
-        layers = (nn.Linear, nn.Conv1d, nn.Conv2d)
-        return (
-            moments_of(self.analysis, self.sample) if any(isinstance(m, layers) for m in self.dense.modules()) else {}
-        )
-
     def cut(self, keep: Keep, repaired: bool = True) -> Pruned:
         """The smaller network, proven equal to the masked one.
 
         Args:
             keep: what is left of every axis.
-            repaired: whether layers that lost inputs are re-fitted by least squares, and batch norms' statistics made
-                its own; not needed where it is only timed.
+            repaired: whether layers are re-fitted by least squares, or, where there are none, batch norms' statistics
+                made its own; not needed where it is only timed.
         """
         pruned = cut(self.analysis.model, self.analysis, keep)
         if repaired:
-            refit(pruned.model, self.analysis, pruned.plan, self.moments)
-            recalibrate(pruned.model, self.task)
+            layers = any(isinstance(m, LAYERS) for m in self.dense.modules())
+            fitted = layers and reconstruct(pruned.model, self.analysis, pruned.plan, self.sample)
+            if not fitted or pruned.target == "graph":
+                recalibrate(pruned.model, self.task)
         return pruned
 
     def recover(self, model: nn.Module, recovery: Recovery, on_epoch: OnEpoch | None = None) -> Curve:

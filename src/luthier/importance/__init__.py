@@ -32,10 +32,10 @@ from luthier import discover
 from luthier.errors import UsageError
 from luthier.importance._activations import ActivationGradients, Activations, input_means
 from luthier.importance._axes import producing_rows, sum_over_axis
-from luthier.importance._batches import gather, mean_loss
+from luthier.importance._batches import batches, gather, mean_loss
 from luthier.importance._criterion import WITH_LOSS, Criterion, Evidence, Needs, Own
 from luthier.importance._gradients import Curvature, Gates, Gradients
-from luthier.importance._layers import Covariances, InputNorms, second_moments
+from luthier.importance._layers import Covariances, InputNorms, patches_of, second_moments
 from luthier.keys import Key
 from luthier.model import Analysis, axes
 from luthier.model.groups import Group
@@ -46,10 +46,12 @@ __all__ = [
     "Needs",
     "Own",
     "Weighed",
+    "batches",
     "get",
     "input_means",
     "mean_loss",
     "names",
+    "patches_of",
     "score",
     "score_many",
     "second_moments",

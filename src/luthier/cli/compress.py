@@ -13,7 +13,7 @@ from rich.console import Console
 from luthier.cli._network import MULTIPLE, as_mapping, read_network, recipe_of
 
 
-@click.command(name="compress")
+@click.command(name="compress", short_help="Make a front of smaller, proven networks.")
 @click.argument("file", type=click.Path())
 @click.option(
     "--budget",

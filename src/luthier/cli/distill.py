@@ -10,7 +10,7 @@ from rich.console import Console
 from luthier.cli._network import as_mapping, made, need_onnx, publish, read_network, trained
 
 
-@click.command(name="distill")
+@click.command(name="distill", short_help="Train a small network by a large one.")
 @click.argument("file", type=click.Path())
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--lr", type=float, default=1e-3, show_default=True)

@@ -18,7 +18,7 @@ _OPERATIONS = "luthier.model.rules: operations that cuts are carried through"
 _FREEZE = "By the names of PyTorch's aten library. Any other operation keeps whole what it touches."
 
 
-@click.command(name="methods")
+@click.command(name="methods", short_help="List every method there is.")
 @click.option("--markdown", is_flag=True, help="As the page docs/methods.md, with each method's whole documentation.")
 def command(markdown: bool) -> None:
     """List every method there is: search algorithms, stop rules, executors, criteria, losses, ..."""

@@ -10,7 +10,7 @@ from rich.console import Console
 from luthier.cli._network import read_network
 
 
-@click.command(name="profile")
+@click.command(name="profile", short_help="Show what a network costs, and where.")
 @click.argument("file", type=click.Path())
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Of the latency measurement.")
 @click.option("--json", "as_json", is_flag=True, help="Plain data instead of a tree.")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # torch takes seconds to load, and `luthier --help` loads thi
     from luthier.allocate import Allocation
 
 
-@click.command(name="prune")
+@click.command(name="prune", short_help="Cut neurons from a network, once.")
 @click.argument("file", type=click.Path())
 @click.option("--ratio", type=click.FloatRange(0, 1, max_open=True), help="Share removed from every width, in [0, 1).")
 @click.option("--budget", multiple=True, help="NAME=SHARE that may be left, such as macs=0.5; instead of --ratio.")

@@ -15,7 +15,7 @@ from luthier.report import run_page
 from luthier.study import load_study
 
 
-@click.command(name="report")
+@click.command(name="report", short_help="Write the page of a run or a study.")
 @click.argument("run", type=click.Path())
 @click.argument("name", required=False)
 @click.option("--out", type=click.Path(), help="Where to write the page. Default: beside what it shows.")

@@ -18,7 +18,7 @@ from luthier.study import Study, load_study
 from luthier.trial import Status
 
 
-@click.command(name="studies")
+@click.command(name="studies", short_help="List the studies of a store.")
 @click.argument("store")
 @click.argument("name", required=False)
 @click.option("--top", type=int, default=60, show_default=True, help="Rows of the table.")
@@ -39,7 +39,8 @@ def command(store: str, name: str | None, top: int) -> None:
 def _table(store: Store, states: list[State]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("study", "trials", "best", "spent", "begun", "driver"):
-        table.add_column(title, justify="right" if title in ("trials", "spent") else "left")
+        number = title in ("trials", "spent")
+        table.add_column(title, justify="right" if number else "left", no_wrap=title == "study")  # names are copied
     for state in states:
         begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(state.header.created))
         try:

@@ -28,7 +28,7 @@ from luthier.trial import Status
 _ARGUMENTS = tuple(n for n in inspect.signature(tune).parameters if n not in ("objective", "space", "progress"))
 
 
-@click.command(name="tune")
+@click.command(name="tune", short_help="Tune whatever a file defines.")
 @click.argument("file", type=click.Path())
 @click.option("--algorithm", help="grid, random, bayes, ...: see `luthier methods`. Default: the FILE's, else auto.")
 @click.option("--trials", type=int, help="How many in all, earlier runs included.")

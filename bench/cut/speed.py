@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import luthier as lt
-from luthier.export.write import write_onnx
+from luthier.measure.onnx_file import write_onnx
 from luthier.measure.latency import measure
 from luthier.measure.table import Predictor, Table
 from luthier.model import analyse

@@ -183,8 +183,9 @@ def allocate(
             within 2 % where the steps of the widths allow it, else as near as they do, with a warning that says so.
         rounding: multiples and least widths.
         sensitivity: a map (see :func:`measure_map`), for the allocations that go by one.
-        costs: further costs that a budget may name: functions from what stays to a number. "latency" is one of them
-            here (:class:`luthier.measure.table.Predictor`); :func:`luthier.prune_neurons` brings it along.
+        costs: further costs that a budget may name, or other ways to count: functions from what stays to a number.
+            "latency" is one of them here (:class:`luthier.measure.table.Predictor`), and "bytes" are those of the
+            tensors; :func:`luthier.prune_neurons` brings the one along, and those of the ONNX file for the other.
 
     Returns:
         group name -> sorted indices that stay; groups that stay whole are left out.

@@ -44,8 +44,9 @@ class CostLimits:
         known: dict[str, Cost] = {
             "macs": lambda keep: cost.macs(analysis, keep),
             "params": lambda keep: cost.parameters(analysis, keep),
+            "bytes": lambda keep: cost.size_in_bytes(analysis, keep),
         }
-        known |= {"parameters": known["params"], "bytes": known["params"], **more}
+        known |= {"parameters": known["params"], **more}
         for name, share in shares.items():
             if name not in known:
                 fix = "costs={'latency': ...}, a function from what stays to a time" if name == "latency" else None

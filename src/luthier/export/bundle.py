@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,6 +29,7 @@ from luthier.surgery.module import place
 
 VERSION = 1
 _KIND = "luthier"
+_BITS, _FEW = "bits of indices", 8
 
 
 def save(model: nn.Module | Pruned, path: str | os.PathLike[str], inputs: Any = None) -> Path:
@@ -56,7 +60,7 @@ def save(model: nn.Module | Pruned, path: str | os.PathLike[str], inputs: Any = 
     body = {
         "version": VERSION,
         "blueprint": blueprint.to_json(),
-        "plan": plan.to_json() if plan is not None else None,
+        "plan": _packed(plan.to_json()) if plan is not None else None,
         "trained": trained,
         "tensors": {name: _digest(t) for name, t in tensors.items()},
     }
@@ -97,7 +101,32 @@ def load(path: str | os.PathLike[str], into: nn.Module | None = None) -> nn.Modu
 def load_plan(path: str | os.PathLike[str]) -> Plan | None:
     """The plan that a file's network was cut by; None where it was not cut."""
     body, _ = _read(Path(path))
-    return Plan.from_json(body["plan"]) if body["plan"] is not None else None
+    return Plan.from_json(_unpacked(body["plan"])) if body["plan"] is not None else None
+
+
+def _packed(value: Any) -> Any:
+    """Plain data with long rising lists of indices as bits, so that a plan takes little room beside the weights."""
+    if isinstance(value, dict):
+        return {name: _packed(v) for name, v in value.items()}
+    if not isinstance(value, list):
+        return value
+    rising = len(value) > _FEW and all(type(v) is int for v in value) and value[0] >= 0
+    if rising and all(a < b for a, b in itertools.pairwise(value)):
+        bits = np.zeros(value[-1] + 1, dtype=bool)
+        bits[value] = True
+        return {_BITS: base64.b64encode(np.packbits(bits).tobytes()).decode()}
+    return [_packed(v) for v in value]
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {_BITS}:
+        found = np.frombuffer(base64.b64decode(value[_BITS]), dtype=np.uint8)
+        return np.flatnonzero(np.unpackbits(found)).tolist()
+    return {name: _unpacked(v) for name, v in value.items()}
 
 
 def _described(model: nn.Module | Pruned, inputs: Any) -> tuple[nn.Module, Blueprint, Plan | None]:

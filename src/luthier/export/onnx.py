@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from luthier.errors import CheckError, UsageError
-from luthier.measure.onnx_file import write_onnx
 from luthier.files import whole
+from luthier.measure.onnx_file import write_onnx
 from luthier.measure.runtime import Session
 from luthier.model.compare import difference, flat
 from luthier.model.evaluating import evaluating
 from luthier.model.keras import network_of
-from luthier.model.lengths import Probe, positions
+from luthier.model.lengths import Probe, accepted, positions
 from luthier.model.program import Length
 from luthier.model.trace import Inputs
 from luthier.task import device_of
@@ -103,7 +103,7 @@ def export_onnx(model: Any, path: str | Path, inputs: Any, batches: int = 4) -> 
 
 def _written(module: nn.Module, path: Path, example: Inputs) -> tuple[bool, tuple[Length, ...]]:
     """Writes the file with free lengths of sequences where it then follows the network at others, else without."""
-    where = positions(example.leaves)
+    where = accepted(module, example, positions(example.leaves))
     if where:
         free = write_onnx(module, path, example, where)
         lengths = _lengths(module, path, example)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from luthier.errors import LuthierError, UsageError
 from luthier.export.onnx import read_inputs
-from luthier.measure.onnx_file import two_of, write_onnx
 from luthier.measure.latency import Latency, measure
+from luthier.measure.onnx_file import two_of, write_onnx
 from luthier.measure.table import Predictor, Table
 from luthier.model import Analysis, analyse
 from luthier.model.cost import counting

@@ -18,6 +18,11 @@ _FLOATS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(fl
 class Session:
     """An ONNX file, loaded to run on the CPU.
 
+    Attributes:
+        names: of the inputs.
+        shapes: of the inputs; sizes that are free have names.
+        main: the number of the output that is the network's result.
+
     Args:
         path: the file.
         threads: with 1, all the work is done by the calling thread, so that its CPU time is the model's.
@@ -41,6 +46,7 @@ class Session:
             first = str(error).splitlines()[0]
             raise UsageError(f"{str(path)!r} is not an ONNX file that can run", cause=first) from error
         self.names = [i.name for i in self._session.get_inputs()]
+        self.shapes: list[list[int | str]] = [list(i.shape) for i in self._session.get_inputs()]
         self._types = {i.name: _FLOATS.get(i.type) for i in self._session.get_inputs()}
         outputs = [o.name for o in self._session.get_outputs()]
         self.main = outputs.index("logits") if "logits" in outputs else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +65,25 @@ def parameters(analysis: Analysis, keep: KeepByName | None = None) -> int:
     used = {name: math.prod(axes.length(d.expr, cut) for d in analysis.state[name]) for name in analysis.parameters}
     rest = [n for n in analysis.traced.parameters if n in analysis.traced.state and n not in used]
     return sum(used.values()) + sum(analysis.traced.state[n].numel() for n in rest)
+
+
+def size_in_bytes(analysis: Analysis, keep: KeepByName | None = None, without: Container[str] = ()) -> int:
+    """Bytes of all tensors but those named after a cut, buffers and constants too, each in its own type.
+
+    Example:
+        >>> from luthier.model import analyse
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+        >>> analysis = analyse(net, torch.zeros(2, 4))
+        >>> size_in_bytes(analysis) == sum(t.numel() * t.element_size() for t in net.state_dict().values())
+        True
+    """
+    cut = keep_axes(analysis, keep)
+    total = 0
+    for name in [n for n in analysis.traced.state if n not in without]:
+        tensor, dims = analysis.traced.state[name], analysis.state.get(name)
+        count = tensor.numel() if dims is None else math.prod(axes.length(d.expr, cut) for d in dims)
+        total += count * tensor.element_size()
+    return total
 
 
 def macs(analysis: Analysis, keep: KeepByName | None = None) -> int:

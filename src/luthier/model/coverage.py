@@ -12,7 +12,15 @@ from luthier.model.op import Frozen
 if TYPE_CHECKING:
     from luthier.model.analysis import Analysis
 
-_BY_DESIGN = ("the model's input", "the model's output", "protect=", "positions", "a vocabulary", "a size of its own")
+_BY_DESIGN = (
+    "the model's input",
+    "the model's output",
+    "protect=",
+    "positions",
+    "a vocabulary",
+    "a size of its own",
+    "a slice as long as the input is",
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ only where the graph was seen to compute what the network computes at others too
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,18 @@ def positions(leaves: Sequence[Any]) -> dict[int, tuple[int, ...]]:
     return {i: found[i] for i in sorted(found) if any(leaves[i].shape[d] > 1 for d in found[i])}
 
 
+def accepted(model: nn.Module, inputs: Inputs, where: Positions) -> dict[int, tuple[int, ...]]:
+    """The dimensions of these in which the network itself takes other sizes."""
+    probe = Probe.of(model, model, inputs)
+    groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for leaf, dims in where.items():
+        for dim in dims:
+            groups.setdefault((dim, inputs.leaves[leaf].shape[dim]), []).append((leaf, dim))
+    found = {x for (_, size), places in groups.items() for x in probe.lengths(tuple(places), size) if not x.fixed}
+    left = {leaf: tuple(sorted(x.dim for x in found if x.leaf == leaf)) for leaf in where}
+    return {leaf: mine for leaf, mine in left.items() if mine}
+
+
 def examine(model: nn.Module, traced: Traced, where: Positions) -> tuple[Length, ...] | None:
     """What each length may be; None if the capture left one free that the graph does not follow.
 
@@ -53,12 +65,13 @@ def examine(model: nn.Module, traced: Traced, where: Positions) -> tuple[Length,
         traced: its capture.
         where: see :func:`positions`.
     """
-    probe = _Probe.of(model, traced)
+    parameters, transient = traced.parameters, tuple(traced.transient)
+    graph = Rebuilt(traced.program, traced.state, parameters, traced.ties, transient).eval()
+    probe = Probe.of(model, graph, traced.inputs)
     found: list[Length] = []
     for places, size in _together(traced, where).items():
-        symbolic = isinstance(size, torch.SymInt)
         lengths = probe.lengths(places, size)
-        if symbolic and lengths[0].fixed:
+        if isinstance(size, torch.SymInt) and lengths[0].fixed:
             return None
         found += lengths
     return tuple(sorted(found, key=lambda x: (x.leaf, x.dim)))
@@ -104,25 +117,31 @@ def varies(size: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Probe:
-    """Runs a network and its graph side by side at other lengths."""
+class Probe:
+    """Runs a network and its graph side by side at other lengths.
+
+    Args:
+        model: the network; None if it cannot be copied.
+        graph: what should compute the same.
+        inputs: at the first length.
+    """
 
     model: nn.Module | None
-    graph: nn.Module
+    graph: Callable[..., Any]
     inputs: Inputs
 
     @classmethod
-    def of(cls, model: nn.Module, traced: Traced) -> _Probe:
+    def of(cls, model: nn.Module, graph: Callable[..., Any], inputs: Inputs) -> Probe:
+        """On a copy of the network that shares its parameters."""
         shared = {id(p): p for p in model.parameters()}
         try:
             twin = copy.deepcopy(model, shared)  # networks may keep what they compute for a length
         except Exception:
             twin = None
-        parameters, transient = traced.parameters, tuple(traced.transient)
-        graph = Rebuilt(traced.program, traced.state, parameters, traced.ties, transient).eval()
-        return cls(twin, graph, traced.inputs)
+        return cls(twin, graph, inputs)
 
     def lengths(self, places: tuple[tuple[int, int], ...], size: Any) -> list[Length]:
+        """What dimensions that are one length may be, by (flat input, dimension); ``size`` is their captured size."""
         least, most = _bounds(size)
         now = int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
         tried: list[int] = []
@@ -151,7 +170,7 @@ class _Probe:
                 return False
         return difference(got, expected) <= SAME
 
-    def _outputs(self, model: nn.Module | None, inputs: Inputs) -> list[Any]:
+    def _outputs(self, model: Callable[..., Any] | None, inputs: Inputs) -> list[Any]:
         if model is None:
             raise UsageError("a network that cannot be copied is not tried at other lengths")
         with repeatable():

@@ -30,6 +30,7 @@ from luthier.surgery.part import inside, part_of, with_part
 from luthier.surgery.plan import Plan, make_plan
 from luthier.surgery.pruned import Pruned
 from luthier.surgery.reconstruct import reconstruct
+from luthier.surgery.size import file_size
 from luthier.surgery.verify import Proof, demand, faithful, same_module, verify
 
 __all__ = [
@@ -150,8 +151,8 @@ def prune_neurons(
         inputs: example inputs: a tensor, a tuple of arguments, or a dict of keyword arguments.
         ratio: the share that goes from every free axis, or shares by pattern of group names.
         threshold: instead: whatever scores below it goes.
-        budget: instead: the share of "macs", "params", "bytes" or "latency" that may be left; latency is ONNX
-            Runtime's on the example inputs, predicted from measured layers, then measured and corrected.
+        budget: instead: the share of "macs", "params", "bytes" or "latency" that may be left; bytes are those of the
+            ONNX file, latency is ONNX Runtime's on the example inputs, predicted, then measured and corrected.
         criterion: what is unimportant: a name (see ``luthier methods``), an object, or a function of your own.
         allocate: how much goes where.
         protect: names of modules whose output width stays; the model's own outputs always stay.
@@ -213,8 +214,11 @@ def prune_neurons(
         rounding=rounding,
         sensitivity=found,
     )
-    if budget is not None and "latency" in budget and "latency" not in (costs or {}):
-        keep = _timed(analysis, budget, costs or {}, allocated)
+    costs = dict(costs or {})
+    if budget is not None and "bytes" in budget and "bytes" not in costs:
+        costs["bytes"] = file_size(analysis)
+    if budget is not None and "latency" in budget and "latency" not in costs:
+        keep = _timed(analysis, budget, costs, allocated)
     else:
         keep = allocated(budget=budget, costs=costs)
     pruned = cut(model, analysis, keep, target=target)

@@ -12,6 +12,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from luthier.errors import BudgetError
+from luthier.measure.latency import measure
+from luthier.measure.onnx_file import write_onnx
 from luthier.model import Analysis
 from luthier.model.evaluating import evaluating
 from luthier.model.trace import Inputs
@@ -73,16 +75,12 @@ class _Timer:
         self.dense = self._written(dense, "dense.onnx")
 
     def _written(self, model: nn.Module, name: str) -> Path:
-        from luthier.export.write import write_onnx  # export builds on surgery
-
         with evaluating(model):
             write_onnx(model, self.folder / name, self.inputs)
         return self.folder / name
 
     def ratio(self, model: nn.Module) -> float:
         """The median ratio of its time to the dense network's, on one thread."""
-        from luthier.measure.latency import measure
-
         files = {"dense": self.dense, "cut": self._written(model, "cut.onnx")}
         leaves = pytree.tree_leaves((self.inputs.args, self.inputs.kwargs))
         return measure(files, [t for t in leaves if isinstance(t, torch.Tensor)])["cut"].ratio

@@ -78,14 +78,15 @@ def slice_(op: Op) -> Dims:
     length, start = op.shape[at], op.arg(2, "start") or 0
     if length == dim.size:
         return x
-    if step != 1 or not isinstance(start, int):
-        op.freeze(dim, "a slice with steps")
-        x[at] = op.fixed(length, "a slice with steps")
+    if step != 1 or not isinstance(start, int) or isinstance(op.arg(3, "end"), fx.Node):
+        why = "a slice with steps" if step != 1 else "a slice as long as the input is"
+        op.freeze(dim, why)
+        x[at] = op.fixed(length, why)
         return x
     start = start + dim.size if start < 0 else start
-    why = op.because("a slice inside an axis")
-    _, rest = axes.split(dim.expr, start, why)
-    part, _ = axes.split(rest, length, why)
+    because = op.because("a slice inside an axis")
+    _, rest = axes.split(dim.expr, start, because)
+    part, _ = axes.split(rest, length, because)
     x[at] = Dim(part, dim.zero)
     op.facts.memo[op.node] = (start, length)
     return x

@@ -180,8 +180,9 @@ class Belief:
 
 
 def strength(trials: int) -> float:
-    """The power of a prior next to an acquisition after so many trials: beta / n."""
-    return _STRENGTH / max(trials, 1)
+    """The power of a prior next to an acquisition after n trials: beta / n, from beta trials on beta^2 / n^2."""
+    share = _STRENGTH / max(trials, 1)
+    return share * min(share, 1.0)
 
 
 def _prior(space: Space, name: str) -> Prior:

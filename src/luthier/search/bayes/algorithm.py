@@ -11,7 +11,7 @@ from luthier.objectives import Objectives
 from luthier.pareto import Array
 from luthier.search import _fresh, _memory
 from luthier.search._encode import Encoding
-from luthier.search.bayes import design, model
+from luthier.search.bayes import design, model, plateau
 from luthier.search.bayes.belief import extra, weigh
 from luthier.search.bayes.maximise import Acquisition, Effort, maximise
 from luthier.space import Params, Space
@@ -22,13 +22,15 @@ class Bayes:
     """A Gaussian process with log expected improvement: the fewest trials for a good result.
 
     With one objective it looks at the trials in two ways in turn: every second proposal, from 12 results on, takes them
-    as exact and asks for a clear improvement, so that a rough function does not hold it in one place.
+    as exact and asks for a clear improvement, so that a rough function does not hold it in one place (not where the
+    results are clearly noisy); where most parameters are choices and trial after trial ends alike, it looks elsewhere.
     Two objectives by the exact expected gain in hypervolume, more by random weights; constraints and failures by their
     modelled probability; stopped trials count as no better than the median; pending ones by fantasies of their results.
     Permutations are compared by discordant pairs (as in the Mallows kernel), by places and by neighbours around the
     circle, subsets by membership and by size, each with a length scale of its own; moves refine them. Priors add
-    (10 / n) log prior to the log acquisition, times how far the trials bear them out; studies that warm it up add what
-    they expect, times how far their ranks agree with the results.
+    (10 / n) log prior, from n = 10 on (10 / n)^2, to the log acquisition, times how far the trials bear them out, and
+    more first trials where they do not; studies that warm it up add what they expect, times how far their ranks agree
+    with the results.
 
     When it helps: trials that cost seconds or more, up to some hundred of them, any kind of space.
     When it hurts: trials that are cheaper than its own thinking (10 to 50 ms a proposal).
@@ -78,16 +80,19 @@ class Bayes:
         learned = model.learn(memory, history)
         first = self.initial if self.initial is not None else max(4, min(8, len(encoding) // 2 + 3))
         places = np.argsort(_memory.ranking(learned.losses, learned.table.lack[learned.ran])).astype(float)
-        if len(seen) >= first:
-            first += extra(memory.belief, encoding, learned.rows, places)
-        if len(learned.losses) < 2 or len(seen) < first:
-            ranked = design.rows(memory.belief, encoding, first, len(seen), key)
+        more = extra(memory.belief, encoding, first, learned.rows, places) if len(seen) >= first else 0
+        if len(learned.losses) < 2 or len(seen) < first + more:
+            known = np.vstack([learned.table.rows, memory.rows(pending)])
+            ranked = design.rows(memory.belief, encoding, first, known, key, bent=more == 0)
         else:
             waiting = encoding.features(memory.rows(pending))
             bold = key.trial % 2 == 1
             wanted: Acquisition = model.acquisition(self._models(encoding), learned, waiting, generator, bold)
             wanted = weigh(wanted, memory.belief, encoding, learned.rows, places)
-            ranked = maximise(encoding, wanted, _leaders(learned), generator, self.effort.after(len(seen)))
+            if bold and plateau.reached(encoding, learned.losses):
+                ranked = plateau.elsewhere(encoding, wanted, generator)
+            else:
+                ranked = maximise(encoding, wanted, _leaders(learned), generator, self.effort.after(len(seen)))
         taken = memory.taken(history, pending)
         return _fresh.first(encoding, ranked, taken) or _fresh.draw(memory.space, generator, taken)
 

@@ -73,16 +73,19 @@ def weigh(base: Acquisition, belief: Belief, encoding: Encoding, rows: Array, pl
     return base if belief.silent else Believed(base, belief, encoding, rows, places)
 
 
-def extra(belief: Belief, encoding: Encoding, rows: Array, places: Array) -> int:
-    """How many first trials come on top: those that went to leaders of other studies, where these turned out wrong.
+def extra(belief: Belief, encoding: Encoding, first: int, rows: Array, places: Array) -> int:
+    """How many first trials come on top: as many as a belief cost that turned out wrong.
 
     Args:
         belief: what was believed before.
         encoding: the space's.
+        first: how many trials come before the model.
         rows: unit rows of the trials that ran, shape (r, d).
         places: their places, 0 the best, shape (r,).
     """
-    known = belief.experience
-    if known is None or known.weights(encoding.features(rows), places).sum() > _TRUSTED:
-        return 0
-    return len(known.leaders)
+    known, more = belief.experience, 0
+    if belief.priors and belief.trust(rows, places) < _TRUSTED:
+        more = first // 2
+    if known is not None and known.weights(encoding.features(rows), places).sum() <= _TRUSTED:
+        more += len(known.leaders)
+    return more

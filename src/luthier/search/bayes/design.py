@@ -1,4 +1,4 @@
-"""The first trials: what is believed, or the middle of the space; then a Latin hypercube."""
+"""The first trials: what is believed, or the middle of the space; then a Latin hypercube, then what is far from all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from luthier.keys import Key
 from luthier.pareto import Array
 from luthier.search._belief import Belief
 from luthier.search._encode import Encoding
+from luthier.search.bayes import kernel
 
 _TRIES = 16
 
@@ -28,25 +29,41 @@ def latin(n: int, d: int, generator: np.random.Generator) -> Array:
     return best
 
 
-def rows(belief: Belief, encoding: Encoding, size: int, index: int, key: Key) -> Array:
-    """Unit rows for place ``index`` of a design of so many points: the intended one, then random stand-ins.
+def rows(belief: Belief, encoding: Encoding, size: int, known: Array, key: Key, bent: bool = True) -> Array:
+    """Unit rows for the next place of a design of so many points: the intended one, then random stand-ins.
+
+    Behind the last place the stand-ins come alone, the one farthest from all trials first.
 
     Args:
         belief: what is believed of the space; bends the points.
         encoding: the space's.
         size: points of the whole design.
-        index: how many trials there are already.
+        known: unit rows of the trials there are already, shape (k, d).
         key: random streams; the design depends on its seed only, the stand-ins on its trial too.
+        bent: whether the belief still counts.
 
     Returns:
         shape (65, d), or (66, d) where a suggestion comes first.
     """
-    d, place = len(encoding), max(index - (len(belief.experience.leaders) if belief.experience else 0), 0)
+    d, index = len(encoding), len(known)
+    place = max(index - (len(belief.experience.leaders) if belief.experience else 0), 0)
     hypercube = latin(max(size, 1), d, key.for_trial(0).generator("design"))
     middle = np.where(encoding.categorical, hypercube[0], 0.5)
     point = middle if place == 0 else hypercube[place % len(hypercube)]
     unit = np.vstack([point, key.generator("stand-ins").random((64, d))])
-    bend = belief.bend(index + 10)
+    bend = belief.bend(index + 10) if bent else None
     unit = unit if bend is None else bend(unit)
+    if place >= size:
+        return farthest(encoding, unit[1:], known)
     guess = None if belief.silent else belief.guess(index, unit[0])
     return unit if guess is None else np.vstack([guess, unit])
+
+
+def farthest(encoding: Encoding, unit: Array, known: Array) -> Array:
+    """Unit rows, shape (b, d), ordered by their distance to the nearest of the known ones, shape (k, d)."""
+    if len(known) == 0:
+        return unit
+    each = kernel.squares(
+        encoding.features(unit)[:, None], encoding.features(known)[None], encoding.categorical, tuple(encoding.blocks)
+    )
+    return np.asarray(unit[np.argsort(-each.sum(-1).min(1), kind="stable")])

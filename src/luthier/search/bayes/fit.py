@@ -78,8 +78,10 @@ class Evidence:
         high = np.concatenate([np.full(self.d, 7.0), [4.0, 1.0, 6.0]])
         return low, high
 
-    def start(self) -> Array:
-        """A theta that is never far off, shape (d + 3,)."""
+    def start(self, loud: bool = False) -> Array:
+        """A theta that is never far off, shape (d + 3,); with much noise if that is wanted."""
+        if loud:
+            return np.concatenate([np.zeros(self.d), [math.log(0.5), math.log(0.3), 0.0]])
         lengths = np.full(self.d, math.log(0.5) + 0.5 * math.log(self.d))
         return np.concatenate([lengths, [0.0, math.log(1e-3), 0.0]])
 

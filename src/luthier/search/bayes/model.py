@@ -28,6 +28,7 @@ _FAILED = 128
 QUIET = 1e-3  # noise variance of exact results, whose own variance is 1
 _CLEAR = 0.03  # a clear improvement, in standard deviations of the results
 _SETTLED = 12
+_LOUD = 0.4  # noise variance of results that nobody should take as exact, whose own variance is 1
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class Models:
         """
         return self._process(rows, losses, warp.linear if linear else warp.outputs, QUIET if exact else None)
 
+    def noise(self, rows: Array, losses: Array) -> float:
+        """The noise variance that fits best, where the results' own variance is 1."""
+        return self.objective(rows, losses).noise
+
     def bound(self, rows: Array, slacks: Array) -> Process:
         """The process of a quantity that must stay below 0; far values pulled in, 0 kept."""
         return self._process(rows, slacks, warp.about_zero)
@@ -148,10 +153,12 @@ def _one(models: Models, learned: Learned, waiting: Array, generator: np.random.
 
     A rough function looks like a smooth one with noise, and then the same place is tried again and again for a little
     more. The bold view believes every result and wants a clear improvement, so that it looks elsewhere; either view
-    alone does worse than the two in turn.
+    alone does worse than the two in turn. Where results are clearly noisy nothing is gained by believing them.
     """
-    bold = bold and len(learned.losses) >= _SETTLED
     single = scalarise(learned.losses, generator)
+    bold = bold and len(single) >= _SETTLED
+    if bold and learned.losses.shape[1] == 1:  # by the fit for the proposal before, which need not be made again
+        bold = models.noise(learned.rows[:-1], single[:-1]) < _LOUD
     process = _with_failures(models, learned, single, bold)
     if len(waiting):
         process = fantasise(process, waiting)

@@ -92,10 +92,7 @@ def _noisy_fit(data: Data) -> Array | None:
     evidence = Evidence(Data(data.rows[every], data.targets[every], data.categorical, data.blocks))
     low, high = evidence.bounds()
     place = evidence.d + 1
-    calm = evidence.start()
-    loud = calm.copy()
-    loud[:place] = 0.0
-    loud[place - 1 : place + 1] = math.log(0.5), math.log(0.3)
+    calm, loud = evidence.start(), evidence.start(loud=True)
     theta, value = min((_lowest(evidence, start, low, high) for start in (calm, loud)), key=lambda found: found[1])
     if theta[place] < math.log(_NOISY):
         return None

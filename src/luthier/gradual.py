@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from luthier import importance
 from luthier.errors import UsageError, unknown
 from luthier.mask import SCOPES, apply_masks, candidates, keep_by_ratio
-from luthier.model.keras import inner_of
+from luthier.model.keras import inner_of, no_keras
 from luthier.schedule import Schedule
 
 M = TypeVar("M")
@@ -50,6 +50,7 @@ class GradualPruning:
     def __init__(
         self, model: nn.Module, schedule: Schedule, scope: str = "global", criterion: Any = "magnitude", **evidence: Any
     ) -> None:
+        no_keras(model, "gradual pruning")
         if scope not in SCOPES:
             raise unknown("scope", scope, SCOPES)
         self.model, self.schedule, self.scope = model, schedule, scope
@@ -116,6 +117,7 @@ class Rewind:
     """
 
     def __init__(self, model: nn.Module, at: int = 1) -> None:
+        no_keras(model, "rewinding")
         if type(at) is not int or at < 0:
             raise UsageError("'at' is no step", expected="a whole number >= 0", got=repr(at))
         self.model, self.at = model, at

@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 from luthier import importance
 from luthier.allocate import lamp
 from luthier.errors import UsageError, unknown
-from luthier.model.keras import network_of
+from luthier.model.keras import KerasModule, network_of
 
 Scores = dict[str, Tensor]
 SCOPES = ("global", "layer", "lamp")
@@ -343,6 +343,8 @@ def prune_weights(
     source = model.finalize() if isinstance(model, Masked) else network_of(model)
     if not isinstance(source, nn.Module):
         raise UsageError("only models can be pruned", expected="a torch.nn.Module", got=type(model).__name__)
+    if how == "pattern" and isinstance(source, KerasModule):
+        raise UsageError("a pattern goes along the inputs of PyTorch's weights; Keras' lie the other way", fix="ratio=")
     names, skipped = candidates(source, protect)
     if not names:
         why = "; ".join(sorted(set(skipped.values()))) or "biases and norms only"

@@ -12,6 +12,7 @@ from torch import nn
 
 import luthier as lt
 from luthier.errors import UsageError
+from luthier.model.keras import KerasModule
 
 if importlib.util.find_spec("keras") is None:
     pytest.skip("Keras models need Keras 3: pip install 'luthier[keras]'", allow_module_level=True)
@@ -121,6 +122,20 @@ def test_masks_hold_on_a_keras_model(dense, data):
     kernels = [w for w in small.get_weights() if w.ndim == 2]
     assert sum((k == 0).sum() for k in kernels) == round(0.75 * sum(k.size for k in kernels))
     assert torch.allclose(small(data[0]), masked.model.eval()(data[0]), atol=1e-6)
+
+
+def test_what_lies_the_other_way_in_keras_or_is_looked_at_again_is_refused_with_the_way_out(dense, data):
+    model, _ = dense
+    with pytest.raises(UsageError, match="the other way"):
+        lt.prune_weights(model, pattern="2:4")
+    for make in (lt.Rewind, lambda m: lt.GradualPruning(m, lt.Schedule(0.5, steps=1))):
+        with pytest.raises(UsageError, match="KerasModule"):
+            make(model)
+    network = KerasModule(model)
+    prune = lt.GradualPruning(network, lt.Schedule(0.5, steps=1))
+    lt.fit(network, lt.Task(train=data, valid=data), epochs=1, keep="last", progress=False, on_epoch=prune)
+    kernels = [w for w in network.to_keras().get_weights() if w.ndim == 2]
+    assert sum((k == 0).sum() for k in kernels) == sum(k.size for k in kernels) // 2
 
 
 def test_training_reaches_the_keras_model_itself_and_its_batch_norms(keras, data):

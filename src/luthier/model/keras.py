@@ -50,6 +50,24 @@ def is_keras(model: Any) -> bool:
     return keras is not None and isinstance(model, keras.Layer)
 
 
+def no_keras(model: Any, what: str) -> None:
+    """Refuses a Keras model where the same tensors are looked at again and again.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if is_keras(model):
+        raise UsageError(
+            f"{what} needs the torch module of a Keras model",
+            got=type(model).__name__,
+            fix="from luthier.model.keras import KerasModule; net = KerasModule(model) ... net.to_keras()",
+        )
+
+
+class KerasLayer(nn.Module):
+    """The tensors of one layer."""
+
+
 class KerasModule(nn.Module):
     """A Keras 3 model as a torch module, with weights of its own.
 
@@ -79,7 +97,7 @@ class KerasModule(nn.Module):
         for part in places:
             name = part + "_" * (hasattr(owner, part) and part not in owner._modules)
             if name not in owner._modules:
-                owner.add_module(name, nn.Module())
+                owner.add_module(name, KerasLayer())
             owner = owner.get_submodule(name)
         while hasattr(owner, leaf):
             leaf += "_"

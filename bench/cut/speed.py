@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 import luthier as lt
-from luthier.measure.onnx_file import write_onnx
 from luthier.measure.latency import measure
+from luthier.measure.onnx_file import write_onnx
 from luthier.measure.table import Predictor, Table
 from luthier.model import analyse
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from luthier.measure.onnx_file import write_onnx
 from luthier.measure.latency import measure, median_interval
+from luthier.measure.onnx_file import write_onnx
 
 
 def test_the_interval_covers_the_median_as_often_as_it_says():

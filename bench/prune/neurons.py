@@ -5,17 +5,16 @@
     python bench/prune/neurons.py --data reuters --images 4985 --name reuters
     python bench/prune/neurons.py --name quick --report
 
-Every network gets the same recovery: batch norms recalibrated, then AdamW (``--lr``, cosine) for ``--epochs``; what
-Luthier cuts is re-fitted by least squares before, as `compress` does it. The deciding cells of all seeds come first,
-then allocations and criteria. Cells are stored one by one in results/NAME.jsonl. Torch-Pruning's rows need
-``pip install --no-deps torch-pruning``.
+Every network gets the same recovery: AdamW (``--lr``, cosine) for ``--epochs``. Before it, what Luthier cuts is
+re-fitted by least squares, as `compress` does it; batch norms of all others are recalibrated. The deciding cells of
+all seeds come first, then allocations and criteria. Cells are stored one by one in results/NAME.jsonl. Torch-Pruning's
+rows need ``pip install --no-deps torch-pruning``.
 """
 
 import argparse
 import copy
 import itertools
 import warnings
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -31,7 +30,7 @@ from luthier.checkpoint import seeded
 from luthier.model import analyse
 from luthier.model.cost import count_macs
 from luthier.surgery import cut
-from luthier.surgery.reconstruct import moments_of, refit
+from luthier.surgery.reconstruct import reconstruct
 from luthier.train import recalibrate
 
 HERE = Path(__file__).parent
@@ -59,10 +58,6 @@ class Bench:
         self.analysis = analyse(self.dense, self.inputs)
         self.dense_macs = count_macs(self.dense, x[:1])
         self._scores: dict[str, dict] = {}
-
-    @cached_property
-    def moments(self) -> dict[str, torch.Tensor]:
-        return moments_of(self.analysis, self.sample)
 
     def _train(self, model: torch.nn.Module, epochs: int, lr: float, distil: bool = False) -> torch.nn.Module:
         how = {"epochs": epochs, "lr": lr, "seed": self.seed, "progress": False}
@@ -118,8 +113,9 @@ class Bench:
             )
         pruned = cut(self.dense, self.analysis, keep, check=False)
         if fitted:
-            refit(pruned.model, self.analysis, pruned.plan, self.moments)
-        recalibrate(pruned.model, self.task)
+            reconstruct(pruned.model, self.analysis, pruned.plan, self.sample)
+        else:
+            recalibrate(pruned.model, self.task)
         return pruned.model
 
     def row(self, model: torch.nn.Module, distil: bool = False) -> dict:
@@ -135,10 +131,10 @@ class Bench:
     def deciding(self, kept: float) -> None:
         """The default, Torch-Pruning, and small dense networks."""
         at = f"{kept:g}|{self.seed}"
-        self.cell("default|auto, sensitivity, re-fitted, distilled", kept, DEFAULT, "sensitivity", distil=True)
+        self.cell("default|auto, sensitivity, re-fitted in order, distilled", kept, DEFAULT, "sensitivity", distil=True)
         for name in theirs():
             self.cells(f"Torch-Pruning|{name}|{at}", lambda name=name: self.their_row(name, kept))
-        self.cell("default|auto, sensitivity, re-fitted, fine-tuned", kept, DEFAULT, "sensitivity")
+        self.cell("default|auto, sensitivity, re-fitted in order, fine-tuned", kept, DEFAULT, "sensitivity")
         self.cell("default|auto, sensitivity, distilled", kept, DEFAULT, "sensitivity", distil=True, fitted=False)
         self.cells(f"small dense|trained|{at}", lambda: self.small(kept, False))
         self.cells(f"small dense|distilled|{at}", lambda: self.small(kept, True))

@@ -153,6 +153,8 @@ def test_agreement_by_hand():
     assert agreement(expected, np.array([2.0, 1, 0])) == pytest.approx(max((2 * 4 / (5 + weight) - 1) / 0.6, 0))
     many = np.arange(20.0)
     assert agreement(many / 6, many[::-1]) == 0.0
+    weight = 3.0 / np.sqrt(3)  # gaps 2 and 1 to the only bad one; the two good ones say nothing
+    assert agreement(expected, np.array([0.0, 0, 1])) == pytest.approx((2 * (4 + weight) / (5 + weight) - 1) / 0.6)
 
 
 def test_values_of_other_spaces_are_translated():

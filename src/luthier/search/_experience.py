@@ -76,12 +76,13 @@ def agreement(expected: Array, places: Array) -> float:
 
     Args:
         expected: of some trials, in standard deviations, shape (n,).
-        places: their places, 0 the best, shape (n,).
+        places: their places, 0 the best, shape (n,); pairs with the same place say nothing.
     """
     first, second = np.triu_indices(len(expected), 1)
     gap = expected[first] - expected[second]
-    right = gap * np.sign(places[first] - places[second]) > 0
-    mass = np.abs(gap) / np.sqrt(max(len(expected), 1))
+    order = np.sign(places[first] - places[second])
+    right = gap * order > 0
+    mass = np.where(order == 0, 0.0, np.abs(gap)) / np.sqrt(max(len(expected), 1))
     share = (_TRUST + mass[right].sum()) / (_TRUST + _DOUBT + mass.sum())
     return float(max(2.0 * share - 1.0, 0.0)) / (2.0 * _TRUST / (_TRUST + _DOUBT) - 1.0)
 

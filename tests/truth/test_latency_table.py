@@ -20,7 +20,7 @@ def work(spec):
     if kind == "conv":
         _, batch, inputs, outputs, groups, image, kernel = spec[:7]
         return 1e-6 * batch * inputs * outputs / groups * math.prod(image) * math.prod(kernel)
-    return 0.0 if kind in ("map", "softmax", "norm", "gelu") else 1e-6 * math.prod(spec[1:])
+    return 0.0 if kind in ("map", "softmax", "norm", "skip norm", "gelu", "transpose") else 1e-6 * math.prod(spec[1:])
 
 
 @pytest.fixture
@@ -61,9 +61,31 @@ def test_a_table_is_kept_for_this_machine_and_runtime(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_operation_is_timed(kind):
-    sizes = {"conv": (1, 8, 8, 1, [6, 6], [3, 3], [1, 1], [1, 1], [1, 1]), "linear": (4, 8, 8), "matmul": (2, 4, 8, 4)}
+    sizes = {
+        "conv": (1, 8, 8, 1, [6, 6], [3, 3], [1, 1], [1, 1], [1, 1]),
+        "linear": (4, 8, 8),
+        "project": (4, 8, 8),
+        "matmul": (2, 4, 8, 4),
+    }
     sizes |= dict.fromkeys(("lstm", "gru", "rnn"), (3, 1, 8, 8, 2))
     assert 0 < milliseconds((kind, *sizes.get(kind, (4, 8)))) < 1000
+
+
+def test_attention_and_every_recurrent_layer_are_looked_up():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.lstm = nn.TransformerEncoderLayer(16, 2, 24, batch_first=True), nn.LSTM(16, 8, 2)
+
+        def forward(self, x):
+            return self.lstm(self.layer(x))[0]
+
+    seen = []
+    latency = Predictor(analyse(Net(), torch.zeros(3, 5, 16)), Table(None, measure=lambda s: seen.append(s) or 1.0))
+    latency()
+    assert {("matmul", 6, 5, 8, 5), ("matmul", 6, 5, 5, 8), ("project", 15, 16, 24), ("project", 15, 24, 16)} < {*seen}
+    assert {s for s in seen if s[0] == "lstm"} == {("lstm", 3, 5, 16, 8, 1), ("lstm", 3, 5, 8, 8, 1)}
+    assert {"skip norm", "softmax", "transpose"} < {s[0] for s in seen}
 
 
 def test_a_runtime_that_works_in_blocks_wants_multiples_of_them():

@@ -105,7 +105,10 @@ class Rounding:
     def __post_init__(self) -> None:
         for name, value in (("multiple", self.multiple), ("minimum", self.minimum)):
             if not isinstance(value, int) or value < 1:
-                raise UsageError(f"{name!r} is not a positive whole number", expected=f"{name} >= 1", got=repr(value))
+                words = ", or 'auto' where a network is cut" if name == "multiple" else ""
+                raise UsageError(
+                    f"{name!r} is not a positive whole number", expected=f"{name} >= 1{words}", got=repr(value)
+                )
 
     def width(self, group: Group, wanted: float) -> int:
         """The number of indices that stay, nearest to what is wanted: never 0, never more than there are."""
@@ -202,6 +205,8 @@ def allocate(
             expected="one of ratio=, threshold=, budget=",
             got=", ".join(given) or "none",
         )
+    if threshold is not None and (not isinstance(threshold, int | float) or math.isnan(threshold)):
+        raise UsageError("the threshold is no number", expected="a score, such as 0.01", got=repr(threshold))
     groups = tuple(g for g in analysis.all_groups if g.name in scores)
     chosen = get("threshold" if threshold is not None and method == "uniform" else method)
 
@@ -266,6 +271,8 @@ def ratios(groups: tuple[Group, ...], ratio: Ratio) -> dict[str, float]:
     if not isinstance(ratio, Mapping):
         return {g.name: _share(ratio) for g in groups}
     out = dict.fromkeys((g.name for g in groups), 0.0)
+    if not ratio:
+        raise UsageError("the ratio names no group", expected='{"layer1.*": 0.3}', got=repr(dict(ratio)))
     for pattern, share in ratio.items():
         matched = fnmatch.filter(out, pattern)
         if not matched:

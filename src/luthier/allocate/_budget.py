@@ -51,7 +51,10 @@ class CostLimits:
             if name not in known:
                 fix = "costs={'latency': ...}, a function from what stays to a time" if name == "latency" else None
                 raise UsageError(
-                    f"unknown budget {name!r}", expected="one of " + ", ".join(known), got=repr(name), fix=fix
+                    f"unknown budget {name!r}",
+                    expected="one of " + ", ".join(dict.fromkeys([*known, "latency"])),
+                    got=repr(name),
+                    fix=fix,
                 )
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
                 raise UsageError("a budget is the share that may be left", expected="0 < budget <= 1", got=repr(share))

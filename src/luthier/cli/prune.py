@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -12,7 +13,11 @@ from luthier.cli._network import MULTIPLE, as_mapping, need_onnx, publish, read_
 from luthier.errors import UsageError
 
 if TYPE_CHECKING:  # torch takes seconds to load, and `luthier --help` loads this file
-    from luthier.allocate import Allocation
+    from torch import Tensor
+
+    from luthier.allocate import SensitivityMap
+    from luthier.model import Analysis
+    from luthier.task import Task
 
 
 @click.command(name="prune", short_help="Cut neurons from a network, once.")
@@ -24,9 +29,9 @@ if TYPE_CHECKING:  # torch takes seconds to load, and `luthier --help` loads thi
 @click.option(
     "--multiple",
     type=MULTIPLE,
-    default=8,
+    default="auto",
     show_default=True,
-    help="Widths are kept at multiples of this; auto: what this machine's runtime likes.",
+    help="Widths are kept at multiples of this; auto: what this machine's runtime likes, measured once.",
 )
 @click.option(
     "--epochs",
@@ -47,9 +52,13 @@ def command(
     out: str | None,
 ) -> None:
     """Cut neurons from the network that FILE defines, once, and prove the result; no search."""
+    from luthier import importance
+    from luthier.allocate import Rounding, needs_map
     from luthier.compression.line import loss_of, sample
     from luthier.distillation import distill
-    from luthier.surgery import prune_neurons
+    from luthier.measure.widths import multiple_for
+    from luthier.model import analyse
+    from luthier.surgery import cut, widths_for
     from luthier.train import recalibrate
 
     if (ratio is None) == (not budget):
@@ -59,16 +68,17 @@ def command(
     module, model, task = read_network(file)
     model = trained(file, module, model, task)
     method = allocate or ("uniform" if ratio is not None else "sensitivity")
-    how: dict[str, Any] = {"criterion": criterion, "data": sample(task), "loss": loss_of(task)}
-    pruned = prune_neurons(
-        model,
-        task.example(),
-        ratio=ratio,
-        budget=as_mapping(budget) or None,
-        allocate=_shown(console, model, task, method, how),
-        multiple=multiple,
-        **how,
+    analysis = analyse(model, task.example())
+    scores = importance.score(analysis, criterion, sample(task), loss_of(task), groups=analysis.groups)
+    keep = widths_for(
+        analysis,
+        scores,
+        {"ratio": ratio, "budget": as_mapping(budget) or None},
+        method,
+        Rounding(multiple_for(analysis, multiple)),
+        _shown(console, analysis, scores, task) if needs_map(method) else None,
     )
+    pruned = cut(model, analysis, keep)
     recalibrate(pruned.model, task)
     if epochs:
         distill(pruned.model, model, task, epochs=epochs)
@@ -76,21 +86,17 @@ def command(
     publish(console, Path(out or f"runs/{Path(file).stem}-pruned"), task, ("dense", model), ("pruned", pruned))
 
 
-def _shown(console: Console, model: Any, task: Any, method: str, how: dict[str, Any]) -> str | Allocation:
-    """The allocation; one that goes by a sensitivity map with its map, which is printed."""
+def _shown(console: Console, analysis: Analysis, scores: Mapping[str, Tensor], task: Task) -> SensitivityMap:
+    """What the removal of each width alone does to the loss on validation data, printed."""
     from luthier import importance
-    from luthier.allocate import get, measure_map, needs_map
+    from luthier.allocate import measure_map
     from luthier.compression.line import loss_of, sample
-    from luthier.model import analyse
 
-    if not needs_map(method):
-        return method
-    analysis, held_out = analyse(model, task.example()), sample(task, "valid")
-    scores = importance.score(analysis, how["criterion"], how["data"], how["loss"])
+    held_out = sample(task, "valid")
     found = measure_map(analysis, scores, lambda m: importance.mean_loss(m, held_out, loss_of(task)))
     console.print("Removal of each width alone, on validation data:")
     console.print(str(found), highlight=False, markup=False, soft_wrap=True)
-    return type(get(method))(found)  # type: ignore[call-arg]
+    return found
 
 
 COMMAND = command

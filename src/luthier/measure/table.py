@@ -1,8 +1,9 @@
 """What layers cost on this machine and runtime, measured one by one and kept: from a plan to its latency.
 
 A network's latency is predicted as the sum over its operations. Each is timed alone in ONNX Runtime at a few widths
-(all, a half, a quarter, an eighth), and in between by interpolation of log time over log width. Element-wise work is
-timed per element. What the runtime fuses (batch norms, and activations behind a convolution) costs nothing here.
+(all, a half, a quarter, an eighth), and in between by interpolation of log time over log width. Element-wise work and
+changes of order are timed per element. What the runtime fuses (batch norms, and activations behind a convolution)
+costs nothing here.
 """
 
 from __future__ import annotations
@@ -28,12 +29,16 @@ from luthier.measure.single import Spec, milliseconds
 from luthier.model import Analysis, cost
 from luthier.model.cost import KeepByName
 from luthier.model.op import Op
+from luthier.model.trace import op_name
 
 _PER_ELEMENT = {
     "map": ("add", "add_", "sub", "mul", "mul_", "div", "cat", "sigmoid", "tanh", "silu", "silu_", "hardswish",
-            "hardswish_", "pow", "mean", "stack", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "permute"),
+            "hardswish_", "pow", "mean", "stack", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d",
+            "slice", "select", "split", "chunk"),
+    "transpose": ("permute", "transpose", "movedim"),
     "softmax": ("softmax", "_softmax"),
     "norm": ("layer_norm", "group_norm", "instance_norm", "rms_norm"),
+    "skip norm": (),
     "gelu": ("gelu",),
 }  # fmt: skip
 _ELEMENT_KIND = {name: kind for kind, names in _PER_ELEMENT.items() for name in names}
@@ -85,7 +90,7 @@ class Table:
     @classmethod
     def here(cls) -> Table:
         """This machine's, from its file."""
-        name = f"latency-{machine()}.json"
+        name = f"latency-2-{machine()}.json"
         try:
             return cls.at(folder() / name)
         except RuntimeError:  # this user has no home
@@ -149,23 +154,28 @@ class Predictor:
         self.analysis, self.table = analysis, table
 
     @cached_property
-    def _whole(self) -> dict[fx.Node, Spec]:
+    def _whole(self) -> dict[fx.Node, list[Spec]]:
         return self._specs(None)
 
-    def _specs(self, keep: KeepByName | None) -> dict[fx.Node, Spec]:
+    def _specs(self, keep: KeepByName | None) -> dict[fx.Node, list[Spec]]:
         size = cost.Sizes(cost.keep_axes(self.analysis, keep))
-        found = ((op.node, _spec(op, size, self.analysis.traced.batch)) for op, _ in self.analysis.operations)
-        return {node: spec for node, spec in found if spec is not None}
+        found = ((op.node, _specs(op, size, self.analysis.traced.batch)) for op, _ in self.analysis.operations)
+        return {node: specs for node, specs in found if specs}
 
     def by_operation(self, keep: KeepByName | None = None) -> dict[fx.Node, float]:
         """Milliseconds of each operation that costs anything."""
-        return {node: self._time(self._whole[node], spec) for node, spec in self._specs(keep).items()}
+        return {
+            node: sum(self._time(whole, spec) for whole, spec in zip(self._whole[node], specs, strict=False))
+            for node, specs in self._specs(keep).items()
+        }
 
     def __call__(self, keep: KeepByName | None = None) -> float:
-        """Milliseconds of the whole network."""
-        return sum(self.by_operation(keep).values())
+        """Milliseconds of the whole network, with what one call of the runtime costs."""
+        return sum(self.by_operation(keep).values()) + self.table(("map", 1, 1))
 
     def _time(self, whole: Spec, spec: Spec) -> float:
+        if spec == ("call",):
+            return self.table(("map", 1, 1))
         if spec[0] in _PER_ELEMENT:
             return float(spec[1]) * self.table((spec[0], _ROWS, _COLUMNS)) / (_ROWS * _COLUMNS)
         places = _WIDTHS.get(_family(whole), ())
@@ -180,6 +190,7 @@ _WIDTHS: dict[str, tuple[tuple[int, ...], ...]] = {
     "conv": ((2,), (3,)),
     "depthwise": ((2, 3, 4),),
     "linear": ((2,), (3,)),
+    "project": ((2,), (3,)),
     "matmul": ((1,), (3,), (4,)),
     "lstm": ((3,), (4,)),
     "gru": ((3,), (4,)),
@@ -227,19 +238,30 @@ def _with(whole: Spec, spec: Spec, places: tuple[int, ...], width: int) -> Spec:
     return tuple(out)
 
 
-def _spec(op: Op, size: cost.Sizes, doubled: int) -> Spec | None:
-    """What to time for an operation after a cut; None where it is free."""
+def _specs(op: Op, size: cost.Sizes, doubled: int) -> list[Spec]:
+    """What to time for an operation after a cut; nothing where it is free."""
     if op.name in _SPECS:
         return _SPECS[op.name](op, size, doubled)
     kind = _ELEMENT_KIND.get(op.name)
+    if kind is None:
+        return []
+    if kind == "norm" and isinstance(op.arg(0), fx.Node) and op_name(op.arg(0)) in ("add", "add_"):
+        kind = "skip norm"  # the runtime does both as one
+    return [(kind, _elements(op, size) // doubled)] if _elements(op, size) // doubled > 64 else []
+
+
+def _elements(op: Op, size: cost.Sizes) -> int:
+    """How many numbers an operation gives; 0 where that is unknown."""
     result: Any = op.facts.dims.get(op.node)
-    if kind is None or not isinstance(result, list) or not all(hasattr(d, "expr") for d in result):
-        return None
-    elements = math.prod(size(d) for d in result) // doubled
-    return (kind, elements) if elements > 64 else None
+    if not isinstance(result, list):
+        return 0
+    parts = result if all(isinstance(d, list) for d in result) else [result]
+    if not all(hasattr(d, "expr") for part in parts for d in part):
+        return 0
+    return sum(math.prod(size(d) for d in part) for part in parts)
 
 
-def _conv_spec(op: Op, size: cost.Sizes, doubled: int) -> Spec | None:
+def _conv_spec(op: Op, size: cost.Sizes, doubled: int) -> list[Spec]:
     x, w = op.dims(op.arg(0)), op.dims(op.arg(1))
     result: Any = op.facts.dims[op.node]
     n = len(w) - 2
@@ -257,7 +279,7 @@ def _conv_spec(op: Op, size: cost.Sizes, doubled: int) -> Spec | None:
         for p, k, d in zip(pads, kernel, dilations, strict=True)
     ]
     inputs, outputs = size(x[-n - 1]), size(result[-n - 1])
-    return (
+    made: Spec = (
         "conv",
         batch,
         inputs,
@@ -269,6 +291,7 @@ def _conv_spec(op: Op, size: cost.Sizes, doubled: int) -> Spec | None:
         pads,
         dilations,
     )
+    return [made]
 
 
 def _listed(value: Any, n: int) -> list[Any]:
@@ -276,48 +299,58 @@ def _listed(value: Any, n: int) -> list[Any]:
     return listed * n if len(listed) == 1 else listed
 
 
-def _linear_spec(op: Op, size: cost.Sizes, doubled: int) -> Spec | None:
+def _linear_spec(op: Op, size: cost.Sizes, doubled: int) -> list[Spec]:
     x, w = op.dims(op.arg(0)), op.dims(op.arg(1))
     if len(w) != 2:
-        return None
+        return []
     rows = max(math.prod(size(d) for d in x[:-1]) // doubled, 1)
-    return ("linear", rows, size(x[-1]), size(w[0] if op.name == "linear" else w[1]))
+    kind = "linear" if len(x) == 2 else "project"
+    return [(kind, rows, size(x[-1]), size(w[0] if op.name == "linear" else w[1]))]
 
 
-def _addmm_spec(op: Op, size: cost.Sizes, doubled: int) -> Spec | None:
+def _addmm_spec(op: Op, size: cost.Sizes, doubled: int) -> list[Spec]:
     x, w = op.dims(op.arg(1)), op.dims(op.arg(2))
-    return ("linear", max(size(x[0]) // doubled, 1), size(x[1]), size(w[1]))
+    return [("linear", max(size(x[0]) // doubled, 1), size(x[1]), size(w[1]))]
 
 
-def _matmul_spec(op: Op, size: cost.Sizes, doubled: int) -> Spec | None:
+def _matmul_spec(op: Op, size: cost.Sizes, doubled: int) -> list[Spec]:
     x, y = op.dims(op.arg(0)), op.dims(op.arg(1))
     if len(y) < 3 or len(x) < 3:
-        return _linear_spec(op, size, doubled) if len(y) == 2 else None
+        return _linear_spec(op, size, doubled) if len(y) == 2 else []
     result: Any = op.facts.dims[op.node]
     batch = max(math.prod(size(d) for d in result[:-2]) // doubled, 1)
-    return ("matmul", batch, size(x[-2]), size(x[-1]), size(y[-1]))
+    return [("matmul", batch, size(x[-2]), size(x[-1]), size(y[-1]))]
 
 
-def _attention_spec(op: Op, size: cost.Sizes, doubled: int) -> Spec | None:
-    q, k = op.dims(op.arg(0)), op.dims(op.arg(1))
+def _attention_spec(op: Op, size: cost.Sizes, doubled: int) -> list[Spec]:
+    """Two products with a softmax between them, and the keys turned round."""
+    q, k, v = (op.dims(op.arg(i)) for i in range(3))
     batch = max(math.prod(size(d) for d in q[:-2]) // doubled, 1)
-    return ("matmul", batch, size(q[-2]), 2 * size(q[-1]), size(k[-2]))
+    rows, keys = size(q[-2]), size(k[-2])
+    products: list[Spec] = [("matmul", batch, rows, size(q[-1]), keys), ("matmul", batch, rows, keys, size(v[-1]))]
+    return [*products, ("softmax", batch * rows * keys), ("transpose", batch * keys * size(k[-1]))]
 
 
-def _recurrent_spec(op: Op, size: cost.Sizes, doubled: int) -> Spec | None:
+def _recurrent_spec(op: Op, size: cost.Sizes, doubled: int) -> list[Spec]:
+    """One for each layer; the further ones read what the ones before them give."""
     if not str(op.node.target).endswith(".input"):
-        return None
-    x, first = op.dims(op.arg(0)), op.arg(2)
+        return []
+    x, weights = op.dims(op.arg(0)), op.arg(2)
     steps = [size(d) for d in x[:-1]]
-    batch_first = bool(op.arg(8))
-    batch, length = (steps[0], steps[-1]) if batch_first else (steps[-1], steps[0])
-    weight = op.dims(first[1])
-    directions = 2 if op.arg(7) else 1
-    kind = {"lstm": "lstm", "gru": "gru"}.get(op.name, "rnn")
-    return (kind, length * op.arg(4), max(batch // doubled, 1), size(x[-1]), size(weight[1]), directions)
+    batch, length = (steps[0], steps[-1]) if op.arg(8) else (steps[-1], steps[0])
+    directions, kind = 2 if op.arg(7) else 1, {"lstm": "lstm", "gru": "gru"}.get(op.name, "rnn")
+    each = len(weights) // op.arg(4)
+    layers = [(op.dims(weights[i]), op.dims(weights[i + 1])) for i in range(0, len(weights), each)]
+    found: list[Spec] = [
+        (kind, length, max(batch // doubled, 1), size(w[1]), size(h[1]), directions) for w, h in layers
+    ]
+    return [*found, *[("call",)] * (_AROUND * op.arg(4))]
 
 
-_SPECS: Mapping[str, Callable[[Op, cost.Sizes, int], Spec | None]] = {
+_AROUND = 12
+"""How many small operations the exporter puts around each recurrent layer: initial states, slices, other orders."""
+
+_SPECS: Mapping[str, Callable[[Op, cost.Sizes, int], list[Spec]]] = {
     **{f"conv{t}{n}d": _conv_spec for t in ("", "_transpose") for n in (1, 2, 3)},
     "linear": _linear_spec,
     "addmm": _addmm_spec,

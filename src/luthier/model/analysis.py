@@ -172,6 +172,8 @@ def _hold(facts: Facts, node: fx.Node, why: Frozen) -> None:
 
 
 def _check_names(model: nn.Module, protect: Sequence[str]) -> None:
+    if not isinstance(model, nn.Module):
+        raise UsageError("only networks can be cut", expected="a torch.nn.Module", got=type(model).__name__)
     names = [name for name, _ in model.named_modules()]
     for name in [protect] if isinstance(protect, str) else protect:
         if name not in names:

@@ -18,7 +18,8 @@ from luthier.errors import TraceError, UsageError
 from luthier.model.evaluating import evaluating
 from luthier.model.lengths import Positions, examine, positions, varies
 from luthier.model.program import DEVICE, DTYPE, TRAINING, Leaf, Program, argument_names, outline
-from luthier.model.where import source, user_line
+from luthier.model.refusals import demand_network, refusal
+from luthier.model.where import source
 
 CONSTANTS = "constants"
 """Where tensors live that the network's code makes itself."""
@@ -118,6 +119,7 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
         TraceError: the network cannot be captured; the message names the line of its code.
     """
     given = Inputs.of(inputs)
+    demand_network(model, given)
     where = positions(given.leaves)
     with evaluating(model):
         for free in (where, {}) if where else ({},):
@@ -128,7 +130,7 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
         try:
             traced = _canonical(model, _export(model, given, None), given, batch=1)
         except Exception as error:
-            raise _refusal(model, error) from error
+            raise refusal(model, given, error) from error
         return replace(traced, program=replace(traced.program, lengths=examine(model, traced, where) or ()))
 
 
@@ -162,16 +164,6 @@ def _export(model: nn.Module, inputs: Inputs, free: Positions | None) -> torch.e
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=shapes, strict=False)
-
-
-def _refusal(model: nn.Module, error: Exception) -> TraceError:
-    return TraceError(
-        f"{type(model).__name__} cannot be captured as a graph",
-        expected="a forward whose control flow does not depend on the values of tensors",
-        got=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error).strip() else ''}",
-        cause=user_line(error),
-        fix="rewrite that line without data-dependent Python, or work on a part that can be captured: part='backbone'",
-    )
 
 
 def _canonical(model: nn.Module, exported: torch.export.ExportedProgram, given: Inputs, batch: int) -> Traced:

@@ -45,6 +45,7 @@ __all__ = [
     "make_plan",
     "prune_neurons",
     "verify",
+    "widths_for",
 ]
 
 _COMPENSATIONS = {"mean": fold_means, "least_squares": reconstruct}
@@ -133,7 +134,7 @@ def prune_neurons(
     criterion: str | Criterion | Callable[[Evidence], Tensor] = "l2",
     allocate: str | Allocation = "uniform",
     protect: Sequence[str] = (),
-    multiple: int | str = 1,
+    multiple: int | str | None = None,
     minimum: int = 1,
     data: Iterable[Any] | None = None,
     loss: str | Callable[[Any, Any], Tensor] | None = None,
@@ -157,6 +158,7 @@ def prune_neurons(
         allocate: how much goes where.
         protect: names of modules whose output width stays; the model's own outputs always stay.
         multiple: widths become multiples of it; "auto" is what measurements say that this machine's runtime likes.
+            None is "auto" with a budget of latency, and 1 else, so that ratios are exactly what was asked for.
         minimum: the least number of indices that stay of each group.
         data: batches of (inputs, target), where the criterion needs them.
         loss: of (output, target), where the criterion needs it.
@@ -202,25 +204,18 @@ def prune_neurons(
     if not groups:
         warnings.warn(f"nothing of {type(model).__name__} can be cut: {analysis.coverage}", stacklevel=2)
     scores = importance.score(analysis, criterion, data, loss, groups=groups, seed=seed)
-    rounding = Rounding(multiple_for(analysis, multiple), minimum)
-    found = _map(analysis, scores, data, loss) if needs_map(allocate) else None
-    allocated = partial(
-        allocate_widths,
+    _all_finite(analysis)
+    if multiple is None:
+        multiple = "auto" if budget is not None and "latency" in budget else 1
+    keep = widths_for(
         analysis,
         scores,
+        {"ratio": ratio, "threshold": threshold, "budget": budget},
         allocate,
-        ratio=ratio,
-        threshold=threshold,
-        rounding=rounding,
-        sensitivity=found,
+        Rounding(multiple_for(analysis, multiple), minimum),
+        _map(analysis, scores, data, loss) if needs_map(allocate) else None,
+        costs,
     )
-    costs = dict(costs or {})
-    if budget is not None and "bytes" in budget and "bytes" not in costs:
-        costs["bytes"] = file_size(analysis)
-    if budget is not None and "latency" in budget and "latency" not in costs:
-        keep = _timed(analysis, budget, costs, allocated)
-    else:
-        keep = allocated(budget=budget, costs=costs)
     pruned = cut(model, analysis, keep, target=target)
     if compensate is not None:
         _COMPENSATIONS[compensate](pruned.model, analysis, pruned.plan, data)
@@ -242,21 +237,56 @@ def _map(analysis: Analysis, scores: Mapping[str, Tensor], data: Any, loss: Any)
     return measure_map(analysis, scores, lambda model: importance.mean_loss(model, data, loss))
 
 
-def _timed(
-    analysis: Analysis, budget: Mapping[str, float], costs: Mapping[str, Cost], allocated: Callable[..., Keep]
+def widths_for(
+    analysis: Analysis,
+    scores: Mapping[str, Tensor],
+    amount: Mapping[str, Any],
+    method: str | Allocation,
+    rounding: Rounding,
+    found: SensitivityMap | None = None,
+    costs: Mapping[str, Cost] | None = None,
 ) -> Keep:
-    """What stays for a budget of latency, which only a measurement can confirm."""
+    """Which indices stay, as :func:`luthier.allocate.allocate` says it, with budgets of files and of measured latency.
+
+    Args:
+        analysis: of the network.
+        scores: group name -> scores.
+        amount: "ratio", "threshold" or "budget" -> how much.
+        method: the allocation.
+        rounding: multiples and least widths.
+        found: a sensitivity map, for the allocations that go by one.
+        costs: further costs that a budget may name.
+    """
+    known, budget = dict(costs or {}), amount.get("budget")
+    if budget is not None and "bytes" in budget and "bytes" not in known:
+        known["bytes"] = file_size(analysis)
+    allocated = partial(allocate_widths, analysis, scores, method, rounding=rounding, sensitivity=found)
+    if budget is None or "latency" not in budget or "latency" in known:
+        return allocated(**amount, costs=known)
     table = Table.here()
-    known = {**costs, "latency": Predictor(analysis, table)}
+    known["latency"] = Predictor(analysis, table)
     try:
         return to_latency(
             analysis,
             budget["latency"],
-            lambda aim: allocated(budget={**budget, "latency": aim}, costs=known),
+            lambda aim: allocated(**{**amount, "budget": {**budget, "latency": aim}}, costs=known),
             lambda tried: cut(analysis.model, analysis, tried, check=False).model,
         )
     finally:
         table.save()
+
+
+def _all_finite(analysis: Analysis) -> None:
+    """A network that is broken already is not cut: nothing could be proven of it."""
+    state = analysis.traced.state
+    wrong = [n for n in analysis.parameters if state[n].is_floating_point() and not bool(state[n].isfinite().all())]
+    if wrong:
+        raise UsageError(
+            "the network's weights are not finite",
+            got=", ".join(wrong[:4]),
+            cause="a training that diverged, or a damaged checkpoint",
+            fix="load weights from before that",
+        )
 
 
 def _names_exist(model: nn.Module, names: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from luthier.model.evaluating import evaluating
 from luthier.model.trace import Inputs
 
 Keep = dict[str, list[int]]
-ROUNDS = 4
+ROUNDS = 6
 CLOSE = 0.02
 
 
@@ -63,7 +63,15 @@ def to_latency(
     within = [(found, keep) for found, keep in tried if found <= share]
     found, keep = max(within, key=lambda t: t[0]) if within else min(tried, key=lambda t: t[0])
     if not share * (1 - CLOSE) <= found <= share:
-        warnings.warn(f"the nearest latency found is {found:.3f} of the dense network's, {share:g} asked", stacklevel=3)
+        others = ", ".join(f"{ratio:.3f}" for ratio, _ in sorted(tried, key=lambda t: t[0]))
+        why = (
+            "widths come in steps" if len(tried) < ROUNDS else f"{ROUNDS} cuts were built and timed, no more are tried"
+        )
+        warnings.warn(
+            f"the nearest latency found is {found:.3f} of the dense network's, {share:g} asked: {why} "
+            f"(measured: {others})",
+            stacklevel=3,
+        )
     return keep
 
 

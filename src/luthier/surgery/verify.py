@@ -19,6 +19,7 @@ from luthier.model.compare import SAME, difference, flat, repeatable
 from luthier.model.evaluating import evaluating
 from luthier.model.lengths import resized
 from luthier.model.op import Dim
+from luthier.model.refusals import does_not_run
 from luthier.model.run import call, run
 from luthier.model.trace import Inputs
 from luthier.surgery.cut import kept_of, sliced
@@ -143,9 +144,12 @@ class _Pair:
 def faithful(analysis: Analysis) -> Proof:
     """Whether the captured graph computes what the model does."""
     traced = analysis.traced
+    try:
+        model = module_outputs(analysis.model, _copied(traced.inputs))
+    except Exception as error:
+        raise does_not_run(analysis.model, error) from error
     with torch.no_grad(), repeatable():
         graph = run(traced, Lazy(traced.state, lambda _, t: t.detach().clone()), _copied(traced.inputs))
-    model = module_outputs(analysis.model, _copied(traced.inputs))
     return Proof("graph == model", difference(graph, model), SAME, "the captured graph on the example inputs")
 
 

@@ -1,0 +1,62 @@
+"""What cannot be captured, and what to do about it."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from luthier.errors import LuthierError, TraceError, UsageError
+from luthier.model.where import user_line
+
+if TYPE_CHECKING:
+    from luthier.model.trace import Inputs
+
+
+def demand_network(model: nn.Module, given: Inputs) -> None:
+    """Says what cannot be captured at all before anything is tried.
+
+    Raises:
+        UsageError: no module, no example, or layers that have no weights yet or none that can be cut.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError("only networks can be captured", expected="a torch.nn.Module", got=type(model).__name__)
+    tensors = [t for t in given.leaves if isinstance(t, torch.Tensor) and t.dim()]
+    if tensors and not any(t.numel() for t in tensors):
+        raise UsageError("the example inputs are empty", expected="a batch of at least one", got=tensors[0].shape)
+    for name, part in model.named_modules():
+        kind = type(part).__name__
+        if isinstance(part, torch.jit.ScriptModule):
+            raise UsageError("a scripted network has no graph to cut", got=kind, fix="cut the module before scripting")
+        if isinstance(part, nn.modules.lazy.LazyModuleMixin) and part.has_uninitialized_params():  # type: ignore[misc]
+            raise UsageError(f"{name or kind!r} has no weights yet", got=kind, fix="call the network once on inputs")
+        if ".quantized." in f"{type(part).__module__}.":
+            raise UsageError(f"{name or kind!r} is quantised", got=kind, fix="cut the network, then quantise it")
+
+
+def refusal(model: nn.Module, given: Inputs, error: Exception) -> LuthierError:
+    """Why a network cannot be captured: it does not run at all, or its code decides by values."""
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model)(*given.args, **given.kwargs)
+    except Exception as own:
+        return does_not_run(model, own)
+    return TraceError(
+        f"{type(model).__name__} cannot be captured as a graph",
+        expected="a forward whose control flow does not depend on the values of tensors",
+        got=f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300] if str(error).strip() else ''}",
+        cause=user_line(error),
+        fix="rewrite that line without data-dependent Python, or work on a part that can be captured: part='backbone'",
+    )
+
+
+def does_not_run(model: nn.Module, error: Exception) -> UsageError:
+    """The error for inputs that the network itself does not take."""
+    return UsageError(
+        f"{type(model).__name__} does not run on the example inputs",
+        got=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+        cause=user_line(error),
+        fix="give inputs of the shapes, types and device that its forward takes",
+    )

@@ -265,11 +265,16 @@ def widths_for(
         return allocated(**amount, costs=known)
     table = Table.here()
     known["latency"] = Predictor(analysis, table)
+
+    def keep_at(aim: float) -> Keep:
+        with warnings.catch_warnings(action="ignore"):  # what counts is what is measured in the end
+            return allocated(**{**amount, "budget": {**budget, "latency": aim}}, costs=known)
+
     try:
         return to_latency(
             analysis,
             budget["latency"],
-            lambda aim: allocated(**{**amount, "budget": {**budget, "latency": aim}}, costs=known),
+            keep_at,
             lambda tried: cut(analysis.model, analysis, tried, check=False).model,
         )
     finally:

@@ -52,7 +52,8 @@ class Bench:
         self.task = lt.Task(**parts, batch_size=128, metrics=["accuracy"])
         x, y = parts["train"]
         self.sample = [(x[i : i + 128], y[i : i + 128]) for i in range(0, 1024, 128)]
-        self.held_out = [(parts["valid"][0][i : i + 256], parts["valid"][1][i : i + 256]) for i in range(0, 1024, 256)]
+        held = [tensor[:1024].split(256) for tensor in parts["valid"]]
+        self.held_out = list(zip(*held, strict=True))
         self.inputs = x[:2]
         self.dense = self._dense()
         self.analysis = analyse(self.dense, self.inputs)
@@ -87,10 +88,15 @@ class Bench:
 
     def scores(self, criterion: str) -> dict[str, torch.Tensor]:
         if not self._scores:  # one pass over the sample for all of them
-            names = importance.names()
+            names = self.criteria_here
             found = importance.score_many(self.analysis, names, self.sample, "cross_entropy", seed=self.seed)
             self._scores = dict(zip(names, found, strict=True))
         return self._scores[criterion]
+
+    @property
+    def criteria_here(self) -> list[str]:
+        """All of them; heads and hidden units of an encoder have no norm whose scale could count."""
+        return [name for name in importance.names() if name != "bn_scale" or self.args.data == "fashion"]
 
     def map(self, criterion: str):
         return measure_map(
@@ -148,7 +154,7 @@ class Bench:
 
     def criteria(self, kept: float) -> None:
         """Every criterion with equal shares, fine-tuned."""
-        for name in importance.names():
+        for name in self.criteria_here:
             self.cell(f"criterion|{name}", kept, name, NEUTRAL)
 
     def small(self, kept: float, distil: bool) -> dict:
@@ -191,7 +197,7 @@ class Bench:
         how = {
             "global_pruning": True,
             "pruning_ratio": ratio,
-            "ignored_layers": [model.head],
+            "ignored_layers": [model.head, *(layer.qkv for layer in getattr(model, "layers", []))],  # else it fails
             "max_pruning_ratio": 0.95,
         }
         pruner = tp.pruner.BasePruner(model, self.inputs, importance=measure, **how)

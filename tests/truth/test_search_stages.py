@@ -98,3 +98,16 @@ def test_noisy_results_are_never_taken_as_exact(noise, alike):
     at, nothing = rng.random((50, 2)), np.empty((0, 2))
     calm, bold = (model.acquisition(models, learned, nothing, rng, bold)(at) for bold in (False, True))
     assert np.allclose(calm, bold) == alike
+
+
+@pytest.mark.parametrize(
+    ("space", "trials"),
+    [
+        (lt.Space({f"x{i}": lt.Float(0, 1) for i in range(20)}), 8),
+        (lt.Space(x=lt.Float(0, 1), b=lt.Choice([1, 2, 3])), 4),  # two options beyond the first
+        (lt.Space(x=lt.Float(0, 1), b=lt.Choice([1, 2, 3]), c=lt.Choice([1, 2]), d=lt.Choice([1, 2])), 7),
+        (CHOICES, 10),
+    ],
+)
+def test_options_want_more_first_trials(space, trials):
+    assert design.size(Encoding(space)) == trials

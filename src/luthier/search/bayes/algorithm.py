@@ -36,7 +36,7 @@ class Bayes:
     When it hurts: trials that are cheaper than its own thinking (10 to 50 ms a proposal).
 
     Args:
-        initial: how many trials come before the model; None: by the number of parameters.
+        initial: how many trials come before the model; None: by the number of parameters and options.
         effort: how hard to look for the best proposal.
 
     Source:
@@ -78,7 +78,7 @@ class Bayes:
         generator = key.generator("bayes")
         encoding, seen = memory.encoding, [*history, *pending]
         learned = model.learn(memory, history)
-        first = self.initial if self.initial is not None else max(4, min(8, len(encoding) // 2 + 3))
+        first = self.initial if self.initial is not None else design.size(encoding)
         places = np.argsort(_memory.ranking(learned.losses, learned.table.lack[learned.ran])).astype(float)
         more = extra(memory.belief, encoding, first, learned.rows, places) if len(seen) >= first else 0
         if len(learned.losses) < 2 or len(seen) < first + more:

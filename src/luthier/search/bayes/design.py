@@ -11,6 +11,20 @@ from luthier.search._encode import Encoding
 from luthier.search.bayes import kernel
 
 _TRIES = 16
+_FEWEST, _MOST = 4, 8
+_MORE, _PLAIN = 4, 2  # at most so many more; so many options need none
+
+
+def size(encoding: Encoding) -> int:
+    """How many trials come before the model: by the number of dimensions, more where choices have options to be seen.
+
+    Few results for an option at the wrong setting of the rest say that it is bad, and the model believes them: 4 to 8
+    trials, and one more for each option beyond the first of its choice, the first two such left out, 4 at most.
+    """
+    options = sum(
+        len(each.centres) - 1 for each in encoding.dimensions if each.categorical and each.centres is not None
+    )
+    return max(_FEWEST, min(_MOST, len(encoding) // 2 + 3)) + min(_MORE, max(0, options - _PLAIN))
 
 
 def latin(n: int, d: int, generator: np.random.Generator) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,8 +16,10 @@ from luthier.model import axes
 from luthier.model.axes import Axis, Expr
 from luthier.model.coverage import Coverage, coverage
 from luthier.model.groups import Group, find_groups
+from luthier.model.memory import Memory
 from luthier.model.op import Dim, Dims, Facts, Frozen, Op, sizes
 from luthier.model.program import ATTRIBUTES
+from luthier.model.refusals import demand_sizes
 from luthier.model.rules import Rule, all_rules
 from luthier.model.trace import Traced, op_name, trace
 
@@ -118,7 +121,7 @@ def analyse(model: nn.Module, inputs: Any, protect: Sequence[str] = ()) -> Analy
 
 def infer(model: nn.Module, traced: Traced, protect: Sequence[str] = ()) -> Analysis:
     """Runs the rules over a captured graph."""
-    facts, rules = Facts(), all_rules()
+    facts, rules, memory = Facts(), all_rules(), Memory()
     state = _state_dims(traced)
     operations: list[tuple[Op, Rule | None]] = []
     for node in traced.program.graph.nodes:
@@ -127,16 +130,24 @@ def infer(model: nn.Module, traced: Traced, protect: Sequence[str] = ()) -> Anal
         elif node.op == "get_attr" and node.target not in ATTRIBUTES:
             facts.dims[node] = state.get(traced.ties.get(node.target, node.target))
         elif node.op == "call_function":
+            demand_sizes(node)
             op = Op(node, op_name(node), facts)
-            rule = rules.get(op.name)
+            rule = rules.get(op.name) if _is_of_tensors(node) else None
             operations.append((op, rule))
             facts.dims[node] = rule.infer(op) if rule else op.unknown()
+            memory.written(op)
         elif node.op == "output":
             _hold(facts, node, Frozen("the model's output"))
+        memory.note(node)
     used = {traced.ties.get(n.target, n.target) for n in traced.program.graph.nodes if n.op == "get_attr"}
     analysis = Analysis(model, traced, facts, operations, {k: v for k, v in state.items() if k in used})
     _protect(analysis, protect)
     return analysis
+
+
+def _is_of_tensors(node: fx.Node) -> bool:
+    """Whether a node may have a rule: arithmetic of sizes, whose names are those of tensor operations, may not."""
+    return isinstance(node.target, torch._ops.OpOverload) or node.target is operator.getitem
 
 
 def _symbols(shape: Sequence[Any]) -> set[Any]:

@@ -69,12 +69,27 @@ def examine(model: nn.Module, traced: Traced, where: Positions) -> tuple[Length,
     graph = Rebuilt(traced.program, traced.state, parameters, traced.ties, transient).eval()
     probe = Probe.of(model, graph, traced.inputs)
     found: list[Length] = []
+    rigid = _is_rigid(traced)
     for places, size in _together(traced, where).items():
-        lengths = probe.lengths(places, size)
+        given = isinstance(size, int) and rigid
+        lengths = [Length(leaf, dim, size, size) for leaf, dim in places] if given else probe.lengths(places, size)
         if isinstance(size, torch.SymInt) and lengths[0].fixed:
             return None
         found += lengths
     return tuple(sorted(found, key=lambda x: (x.leaf, x.dim)))
+
+
+def _is_rigid(traced: Traced) -> bool:
+    """Whether a size that the capture fixed must not be tried at others.
+
+    The operations of recurrent layers do not look whether their states are as many as the examples: a wrong number
+    ends the process. So none is tried where the number of states is fixed.
+    """
+    layers = [
+        n for n in traced.program.graph.nodes if str(n.target).startswith(("aten.lstm.", "aten.gru.", "aten.rnn_"))
+    ]
+    states = [n.args[1][0] if isinstance(n.args[1], list | tuple) else n.args[1] for n in layers]
+    return any(not varies(state.meta["val"].shape[-2]) for state in states)
 
 
 def resized(inputs: Inputs, lengths: Sequence[Length], at: int = 0) -> Inputs:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from luthier.errors import LuthierError, TraceError, UsageError
-from luthier.model.where import user_line
+from luthier.model.where import source, user_line
 
 if TYPE_CHECKING:
     from luthier.model.trace import Inputs
@@ -34,6 +34,25 @@ def demand_network(model: nn.Module, given: Inputs) -> None:
             raise UsageError(f"{name or kind!r} has no weights yet", got=kind, fix="call the network once on inputs")
         if ".quantized." in f"{type(part).__module__}.":
             raise UsageError(f"{name or kind!r} is quantised", got=kind, fix="cut the network, then quantise it")
+
+
+def demand_sizes(node: fx.Node) -> None:
+    """Says which operation's result has a size that depends on the values of a tensor.
+
+    Raises:
+        TraceError: it has one.
+    """
+    value = node.meta.get("val")
+    tensors = [t for t in (value if isinstance(value, tuple | list) else [value]) if isinstance(t, torch.Tensor)]
+    sizes: list[Any] = [s for t in tensors for s in t.shape]
+    if any(isinstance(s, torch.SymInt) and s.node.hint is None for s in sizes):
+        raise TraceError(
+            "how large a result is depends on the values of a tensor",
+            expected="sizes that follow from the sizes of the inputs",
+            got=str(node.target),
+            cause=source(node),
+            fix="zero what a mask leaves out (torch.where, a product) in place of picking it, or cut part='backbone'",
+        )
 
 
 def refusal(model: nn.Module, given: Inputs, error: Exception) -> LuthierError:

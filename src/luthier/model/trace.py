@@ -28,6 +28,8 @@ _TRAINING_ARGUMENT = {
     "alpha_dropout": 2, "alpha_dropout_": 2, "feature_alpha_dropout": 2, "rrelu": 3, "rrelu_": 3,
     "lstm": 6, "gru": 6, "rnn_tanh": 6, "rnn_relu": 6,
 }  # fmt: skip
+_FILLED = ("zeros", "ones", "full", "empty", "eye")
+"""What is of the floating type at hand where no type is said."""
 _DROPPED = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size", "sym_constrain_range")
 
 
@@ -324,7 +326,8 @@ class _Builder:
             new.update_kwarg("device", self.flags[DEVICE])
         if re.search(r"float32|\.float\(|float64|\.double\(", line.strip().rsplit("\n", 1)[-1]):
             return
-        if new.kwargs.get("dtype") == self.dtype:
+        filled = name in _FILLED and "dtype" not in new.kwargs and old.meta["val"].dtype == self.dtype
+        if filled or new.kwargs.get("dtype") == self.dtype:
             new.update_kwarg("dtype", self.flags[DTYPE])
         if name == "to" and len(new.args) > 1 and new.args[1] == self.dtype:
             new.update_arg(1, self.flags[DTYPE])

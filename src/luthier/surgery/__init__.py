@@ -78,8 +78,9 @@ def cut(model: nn.Module, analysis: Analysis, keep: KeepByName, *, target: str =
         raise UsageError("the analysis is of another model", fix="analyse the model that is cut")
     plan = make_plan(analysis, keep)
     program, copies = cut_program(analysis, plan.groups)
+    proofs = [faithful(analysis)] if check else []  # first: networks may write to their own tensors when they run
     state = slice_state(analysis.traced.state, plan)
-    proofs = [faithful(analysis), *verify(analysis, plan, program, copies, state)] if check else []
+    proofs += verify(analysis, plan, program, copies, state) if check else []
     demand(proofs)
     graph = rebuild(analysis, program, state).train(model.training)
     made, why = (None, "asked for") if target == "graph" else _module(analysis, plan, graph, copies)

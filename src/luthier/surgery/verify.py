@@ -22,6 +22,7 @@ from luthier.model.op import Dim
 from luthier.model.refusals import does_not_run
 from luthier.model.run import call, run
 from luthier.model.trace import Inputs
+from luthier.surgery.countable import countable
 from luthier.surgery.cut import kept_of, sliced
 from luthier.surgery.plan import Plan
 
@@ -272,6 +273,7 @@ def _in_double(program: Program, origin: Mapping[fx.Node, fx.Node] | None = None
     graph, made = fx.Graph(), dict[fx.Node, fx.Node]()
     for node in program.graph.nodes:
         new = graph.node_copy(node, lambda n: made[n])
+        new.target = countable(node)
         new.args, new.kwargs = pytree.tree_map_only(torch.dtype, _widest, (new.args, new.kwargs))
         made[node] = new
     return _Wide(replace(program, graph=graph), made)

@@ -11,7 +11,7 @@ from torch import fx
 from luthier.model.axes import Axis, Product
 from luthier.model.op import Dim, Dims, Op
 from luthier.model.rules import Rule
-from luthier.model.rules.linear import any_zero, attention_roles
+from luthier.model.rules.linear import any_zero, attention_roles, biased
 
 Size = Callable[[Any], int]
 
@@ -24,9 +24,9 @@ def attention(op: Op) -> Dims:
         repeats = Axis(q[-3].size // k[-3].size, op.because("query heads per key head"))
         op.unify(q[-3], Dim(Product([k[-3].expr, repeats])))
         op.unify(k[-3], v[-3])
-        batch = [*q[:-3], Dim(q[-3].expr, v[-3].zero)]
+        batch = [*biased(q[:-3]), Dim(q[-3].expr, v[-3].zero)]
     else:
-        batch = op.broadcast([q[:-2], k[:-2], v[:-2]], any_zero)
+        batch = op.broadcast([q[:-2], k[:-2], v[:-2]], lambda flags: flags[2] is True)
     attention_roles(q, [*k[:-2], k[-1], k[-2]])
     attention_roles(q, v)
     if q[-1].zero or k[-1].zero:
@@ -35,11 +35,13 @@ def attention(op: Op) -> Dims:
         op.contract(op.arg(0), -1, op.arg(1), -1)
     for d in (k[-2], v[-2]):
         op.freeze(d, "keys that a softmax runs over")
+    if op.arg(5, "is_causal", False):
+        op.freeze(q[-2], "positions that a causal mask counts")
     op.unify(k[-2], v[-2])
     if isinstance(mask, fx.Node):
         bias = op.dims(mask)
         op.broadcast([[*batch, q[-2], k[-2]], bias], any_zero)
-    return [*(Dim(d.expr, d.zero) for d in batch), q[-2], v[-1]]
+    return [*batch, *biased(q[-2:-1]), v[-1]]
 
 
 def rewrite(op: Op, node: fx.Node, size: Size) -> None:

@@ -6,7 +6,7 @@ from torch import fx
 
 from luthier.model.op import Dims, Op
 from luthier.model.rules import Rule
-from luthier.model.rules.linear import added_bias
+from luthier.model.rules.linear import added_bias, biased
 
 
 def bilinear(op: Op) -> Dims:
@@ -16,7 +16,9 @@ def bilinear(op: Op) -> Dims:
     op.contract(y, -1, w, 2)
     batch = op.broadcast([op.dims(x)[:-1], op.dims(y)[:-1]], any) if len(op.dims(x)) > 1 else []
     out = op.dims(w)[0]
-    return [*batch, added_bias(op, out, op.dims(bias)[0]) if isinstance(bias, fx.Node) else out]
+    if not isinstance(bias, fx.Node):
+        return [*batch, out]
+    return [*biased(batch), added_bias(op, out, op.dims(bias)[0])]
 
 
 RULES = {"bilinear": Rule(bilinear)}

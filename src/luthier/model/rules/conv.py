@@ -11,7 +11,7 @@ from torch import fx
 from luthier.model.axes import Axis, Product, mark
 from luthier.model.op import Dim, Dims, Op, whole
 from luthier.model.rules import Rule
-from luthier.model.rules.linear import added_bias
+from luthier.model.rules.linear import added_bias, biased
 
 Size = Callable[[Any], int]
 _GROUPS = 6
@@ -34,11 +34,12 @@ def conv(op: Op) -> Dims:
         out = weight[1 if transposed else 0]
     else:
         out = _grouped(op, groups, transposed, channel)
-    if bias is not None:
-        out = added_bias(op, out, op.dims(bias)[0])
-    if pointwise:
-        return [*image[:channel], out, *(Dim(d.expr, d.zero and bias is None) for d in image[channel + 1 :])]
-    return [*image[:channel], out, *(op.fixed(s, "positions of an image") for s in op.shape[channel + 1 :])]
+    batch = image[:channel]
+    moved = [op.fixed(s, "positions of an image") for s in op.shape[channel + 1 :]]
+    where = image[channel + 1 :] if pointwise else moved
+    if bias is None:
+        return [*batch, out, *where]
+    return [*biased(batch), added_bias(op, out, op.dims(bias)[0]), *biased(where)]
 
 
 def _groups(op: Op) -> int:

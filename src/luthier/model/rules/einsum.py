@@ -12,21 +12,21 @@ from luthier.model.op import Dim, Dims, Op
 from luthier.model.rules import Rule
 
 Size = Callable[[Any], int]
+_SPARE = 0x4E00
+"""The first of the letters that stand for what an ellipsis leaves out: none that anybody writes."""
 
 
 def einsum(op: Op) -> Dims:
-    """One axis per letter."""
+    """One axis per letter; a letter that comes twice in one term is a diagonal, a single index broadcasts."""
     nodes, terms, result = _parsed(op)
-    if "." in result or any("." in t for t in terms) or any(len(set(t)) != len(t) for t in terms):
-        return op.unknown()  # type: ignore[return-value]
     found: dict[str, Dim] = {}
     for node, term in zip(nodes, terms, strict=True):
         for letter, dim in zip(term, op.dims(node), strict=True):
-            if letter in found and found[letter].size != 1:
+            if letter not in found or found[letter].size == 1:
+                found[letter] = dim
+            elif dim.size != 1:
                 op.unify(found[letter], dim)
                 found[letter] = Dim(found[letter].expr, found[letter].zero or dim.zero)
-            else:
-                found[letter] = dim
     for letter, dim in found.items():
         if letter not in result:
             if not dim.zero:
@@ -37,21 +37,28 @@ def einsum(op: Op) -> Dims:
 
 
 def _parsed(op: Op) -> tuple[list[fx.Node], list[str], str]:
+    """The operands, a letter for each of their dimensions, and those of the result."""
     nodes: list[fx.Node] = list(op.arg(1))
     left, arrow, right = str(op.arg(0)).replace(" ", "").partition("->")
     terms = left.split(",")
+    spare = [len(op.dims(n)) - len(t) + 3 if "." in t else 0 for n, t in zip(nodes, terms, strict=True)]
+    dots = "".join(chr(_SPARE + i) for i in range(max(spare)))
     if not arrow:
-        letters = sorted(set(left.replace(",", "")))
-        right = "".join(c for c in letters if left.count(c) == 1)
-    return nodes, terms, right
+        letters = sorted(set(left) - {",", "."})
+        right = "..." + "".join(c for c in letters if left.count(c) == 1)
+    written = [t.replace("...", dots[len(dots) - n :]) for t, n in zip(terms, spare, strict=True)]
+    return nodes, written, right.replace("...", dots)
 
 
 def macs(op: Op, size: Size) -> int:
     """Two operands: every combination of the letters that they share or keep; nothing where there is no sum."""
     nodes, terms, result = _parsed(op)
-    if len(terms) != 2 or "." in result:
+    if len(terms) != 2:
         return 0
-    sizes = {c: size(d) for n, t in zip(nodes, terms, strict=True) for c, d in zip(t, op.dims(n), strict=True)}
+    sizes: dict[str, int] = {}
+    for n, t in zip(nodes, terms, strict=True):
+        for c, d in zip(t, op.dims(n), strict=True):
+            sizes[c] = max(size(d), sizes.get(c, 1))
     shared = {c for c in sizes if c in result or all(c in t for t in terms)}
     summed = math.prod(sizes[c] for c in shared if c not in result)
     return math.prod(sizes[c] for c in shared) if summed > 1 else 0

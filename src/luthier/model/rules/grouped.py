@@ -15,8 +15,11 @@ def grouped(op: Op) -> Result:
     op.freeze(rows[0], "rows that are sorted by expert")
     op.freeze(matrices[0], "experts that rows are sorted by")
     op.contract(x, 1, w, 1)
+    if op.name == "_grouped_mm":
+        for d in matrices[1:]:
+            op.freeze(d, "rows that must be multiples of 16 bytes long")
     out: Dims = [rows[0], matrices[2]]
     return out
 
 
-RULES = {name: Rule(grouped) for name in ("_grouped_mm", "grouped_mm", "grouped_mm_fallback")}
+RULES = {name: Rule(grouped) for name in ("_grouped_mm", "grouped_mm_fallback")}

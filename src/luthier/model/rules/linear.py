@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import fx
@@ -22,10 +22,14 @@ def linear(op: Op) -> Dims:
     weight = op.dims(w)
     if len(weight) == 1:
         return op.dims(x)[:-1]
-    out = weight[0]
-    if bias is not None:
-        out = added_bias(op, out, op.dims(bias)[0])
-    return [*op.dims(x)[:-1], out]
+    if bias is None:
+        return [*op.dims(x)[:-1], weight[0]]
+    return [*biased(op.dims(x)[:-1]), added_bias(op, weight[0], op.dims(bias)[0])]
+
+
+def biased(rows: Sequence[Dim]) -> Dims:
+    """Dimensions along which a bias is added to what vanished."""
+    return [Dim(d.expr, False) for d in rows]
 
 
 def added_bias(op: Op, out: Dim, bias: Dim) -> Dim:
@@ -88,7 +92,7 @@ def _stacked(op: Op, x: fx.Node, y: fx.Node) -> Dims:
 def attention_roles(a: Dims, b: Dims) -> None:
     """A product of stacks of matrices over free axes is attention: heads outside, the size of a head inside."""
     outer = [d for d in (*a[:-2], *b[:-2]) if axes.is_free(d.expr)]
-    if not outer:
+    if not outer or len(a) < 2 or len(b) < 2:
         return
     for d in outer:
         axes.mark(d.expr, "heads")
@@ -121,4 +125,5 @@ RULES = {
     "bmm": Rule(matmul, macs=matmul_macs),
     "mv": Rule(matmul, macs=matmul_macs),
     "dot": Rule(matmul, macs=matmul_macs),
+    "vdot": Rule(matmul, macs=matmul_macs),
 }

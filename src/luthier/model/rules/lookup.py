@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx
 
-from luthier.model.op import Dim, Dims, Op
+from luthier.model.op import Dim, Dims, Op, Result, sizes
 from luthier.model.rules import Rule
 
 
@@ -37,20 +37,45 @@ def index_select(op: Op) -> Dims:
     return x
 
 
-def gather(op: Op) -> Dims:
+def gather(op: Op) -> Result:
     """Along one dimension an index decides; along the others the two tensors are aligned."""
-    x, where = op.dims(op.arg(0)), op.dims(op.arg(2, "index"))
-    at = op.arg(1, "dim") % max(len(x), 1)
+    given = (op.arg(1, "dim"), op.arg(2, "index")) if op.name == "gather" else (op.arg(2, "dim"), op.arg(1, "indices"))
+    if given[0] is None:
+        return op.unknown()
+    x, where = op.dims(op.arg(0)), op.dims(given[1])
+    at = given[0] % max(len(x), 1)
     out: Dims = []
     for i, (d, e) in enumerate(zip(x, where, strict=True)):
-        if i == at or d.size != e.size:
+        broadcast = op.name == "take_along_dim" and 1 in (d.size, e.size)
+        if i != at and (d.size == e.size or broadcast):
+            op.unify(d, e)
+            out.append(d if d.size == op.shape[i] else Dim(e.expr, False))
+        else:
             op.freeze(d, "it is indexed")
             op.freeze(e, "it indexes")
-            out.append(op.fixed(e.size, "it is indexed"))
-        else:
-            op.unify(d, e)
-            out.append(Dim(d.expr, d.zero))
+            out.append(op.fixed(op.shape[i], "it is indexed"))
     return out
+
+
+def ordered(op: Op) -> Result:
+    """Entries in order of size along one dimension, or the largest of them: it stays whole."""
+    x = list(op.dims(op.arg(0)))
+    at = op.arg(2 if op.name == "topk" else 1, "dim", -1)
+    if not isinstance(at, int) or isinstance(at, bool) or not x:
+        return op.unknown()
+    value = op.node.meta["val"]
+    op.freeze(x[at], f"a {op.name} along it")
+    x[at] = op.fixed(sizes(value[0] if isinstance(value, tuple | list) else value)[at], f"a {op.name} along it")
+    places = [Dim(d.expr, False) for d in x]
+    return [x, places] if isinstance(value, tuple | list) else places
+
+
+def triangle(op: Op) -> Dims:
+    """Half of a matrix zeroed, by position: both of its dimensions stay whole."""
+    x = list(op.dims(op.arg(0)))
+    for d in x[-2:]:
+        op.freeze(d, f"a {op.name} of it")
+    return x
 
 
 def rolled(op: Op) -> Dims:
@@ -66,6 +91,9 @@ RULES = {
     "index": Rule(index),
     "index_select": Rule(index_select),
     "gather": Rule(gather),
+    "take_along_dim": Rule(gather),
+    **{name: Rule(ordered) for name in ("sort", "argsort", "topk")},
+    **{name: Rule(triangle) for name in ("tril", "triu")},
     "roll": Rule(rolled),
     "flip": Rule(rolled),
 }

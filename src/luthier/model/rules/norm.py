@@ -10,6 +10,7 @@ from torch import fx
 from luthier.model.axes import Axis, Product, unify
 from luthier.model.op import Dim, Dims, Op
 from luthier.model.rules import Rule
+from luthier.model.rules.linear import biased
 
 Size = Callable[[Any], int]
 
@@ -17,8 +18,6 @@ Size = Callable[[Any], int]
 def per_channel(op: Op) -> Dims:
     """Batch and instance normalisation: the affine part decides what a removed channel emits."""
     x = op.dims(op.arg(0))
-    if len(x) < 2:
-        return x
     channel = x[1]
     affine = [op.dims(a) for a in op.node.args[1:3] if isinstance(a, fx.Node)]
     for other in [*affine, *(op.dims(a) for a in op.node.args[3:5] if isinstance(a, fx.Node))]:
@@ -26,11 +25,11 @@ def per_channel(op: Op) -> Dims:
     if op.arg(5) is True:
         for d in [*x[2:], *(x[:1] if op.name == "batch_norm" else [])]:
             op.freeze(d, "positions that are averaged over")
-    if op.name == "instance_norm" and not affine:
+    if op.name == "instance_norm" and op.arg(5) is True and not affine:
         zero = channel.zero
     else:
         zero = len(affine) == 2 and all(a[0].zero for a in affine)
-    return [x[0], Dim(channel.expr, zero), *x[2:]]
+    return [*biased(x[:1]), Dim(channel.expr, zero), *biased(x[2:])]
 
 
 def over_features(op: Op) -> Dims:
@@ -49,7 +48,8 @@ def over_features(op: Op) -> Dims:
     for weight in weights:
         for d, w in zip(x[-count:], weight, strict=True):
             op.unify(d, w)
-    return [*x[:-count], *(Dim(d.expr, True) for d in x[-count:])]
+    rows = x[:-count] if op.name == "rms_norm" else biased(x[:-count])
+    return [*rows, *(Dim(d.expr, True) for d in x[-count:])]
 
 
 def _hold(op: Op, dims: Dims) -> None:
@@ -79,7 +79,8 @@ def group_norm(op: Op) -> Dims:
     for w in weights:
         op.unify(x[1], w)
     op.facts.memo[op.node] = g
-    return [x[0], Dim(x[1].expr, len(weights) == 2 and all(w.zero for w in weights)), *x[2:]]
+    channel = Dim(x[1].expr, len(weights) == 2 and all(w.zero for w in weights))
+    return [*biased(x[:1]), channel, *biased(x[2:])]
 
 
 def rewrite_groups(op: Op, node: fx.Node, size: Size) -> None:

@@ -9,7 +9,7 @@ _POOLS = ("avg_pool", "max_pool", "adaptive_avg_pool", "adaptive_max_pool", "fra
 _RESIZES = ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d", "bicubic2d")
 _KINDS = (
     *(f"{kind}{n}d" for kind in _POOLS for n in (1, 2, 3) if (kind, n) != ("fractional_max_pool", 1)),
-    "max_pool2d_with_indices", "max_pool3d_with_indices",
+    "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices",
     *(f"upsample_{kind}" for kind in _RESIZES),
     *(f"_upsample_nearest_exact{n}d" for n in (1, 2, 3)),
     "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "max_unpool2d", "max_unpool3d",
@@ -24,13 +24,14 @@ def positions(op: Op) -> Result:
     for d in x[-spatial:]:
         op.freeze(d, "positions that a window slides over")
     shapes = [op.shape] if not isinstance(op.node.meta["val"], tuple | list) else op.shapes
-    keeps = not op.name.startswith(("max_unpool", "grid"))
+    keeps = not op.name.startswith("max_unpool")
     outs: list[Dims | None] = []
     for k, shape in enumerate(shapes):
-        lead = [Dim(d.expr, d.zero and k == 0 and keeps) for d in x[:-spatial]]
-        outs.append([*lead, *(op.fixed(s, "positions of an image") for s in (shape or [])[len(lead) :])])
-    for other in op.tensors()[1:] if op.name.startswith("max_unpool") else []:
-        for a, b in zip(x[:-spatial], op.dims(other)[:-spatial], strict=True):
+        kept = [Dim(d.expr, d.zero and k == 0 and keeps) for d in x[:-spatial]]
+        outs.append([*kept, *(op.fixed(s, "positions of an image") for s in (shape or [])[len(kept) :])])
+    for other in op.tensors()[1:] if op.name.startswith(("max_unpool", "fractional")) else []:
+        lead = op.dims(other)[:2] if op.name.startswith("fractional") else op.dims(other)[:-spatial]
+        for a, b in zip(reversed(x[:-spatial]), reversed(lead), strict=False):
             op.unify(a, b)
     return outs if isinstance(op.node.meta["val"], tuple | list) else outs[0]
 

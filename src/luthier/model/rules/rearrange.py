@@ -79,7 +79,7 @@ def glu(op: Op) -> Dims:
 def pad(op: Op) -> Dims:
     """A dimension padded with a constant is a sum with what is added; otherwise it is held."""
     x, shape = op.dims(op.arg(0)), op.shape
-    constant = op.name == "constant_pad_nd" or op.arg(2, "mode", "constant") == "constant"
+    constant = op.name == "constant_pad_nd" or (op.name == "pad" and op.arg(2, "mode", "constant") == "constant")
     fill = op.arg(2 if op.name == "constant_pad_nd" else 3, "value", 0) or 0
     out: Dims = []
     for i, (d, s) in enumerate(zip(x, shape, strict=True)):

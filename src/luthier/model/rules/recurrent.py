@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from torch import fx
 
 from luthier.model.axes import Axis, Product, Sum, unify
-from luthier.model.op import Dim, Op, Result
+from luthier.model.op import Dim, Dims, Op, Result
 from luthier.model.rules import Rule
+from luthier.model.rules.linear import any_zero, biased
 
 Size = Callable[[Any], int]
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
@@ -44,6 +45,13 @@ def recurrent(op: Op) -> Result:
     if not str(op.node.target).endswith(".input"):
         return op.unknown()
     x, states = op.arg(0), op.arg(1) if op.name == "lstm" else [op.arg(1)]
+    rows = op.dims(x)[:-1]
+    steps = 1 if len(rows) > 1 and op.arg(8) else 0
+    op.freeze(rows[steps], "steps in time")
+    for s in states:
+        op.freeze(op.dims(s)[0], "layers and directions")
+        if len(rows) > 1:
+            op.unify(rows[1 - steps], op.dims(s)[1])
     layers, directions = _layers(op)
     hidden, cell = op.dims(states[0])[-1], op.dims(states[-1])[-1]
     if layers[0].projection is None:
@@ -59,8 +67,8 @@ def recurrent(op: Op) -> Result:
             source = Dim(Sum([hidden.expr] * directions))
     zero = cell.zero and _vanishes(op, layers, hidden)
     out = Dim(Sum([hidden.expr] * directions), zero)
-    ends = [[*op.dims(s)[:-1], Dim(op.dims(s)[-1].expr, zero)] for s in states]
-    return [[*op.dims(x)[:-1], out], *ends]
+    ends: list[Dims] = [[*biased(op.dims(s)[:-1]), Dim(op.dims(s)[-1].expr, zero)] for s in states]
+    return [[*biased(rows), out], *ends]
 
 
 def _weights(op: Op, gates: int, layer: _Layer, hidden: Dim, cell: Dim) -> None:
@@ -101,7 +109,9 @@ def cell(op: Op) -> Result:
     op.unify(hidden, memory)
     _weights(op, gates, layer, hidden, memory)
     zero = hidden.zero and memory.zero and _vanishes(op, [layer], hidden)
-    outs = [[*op.dims(s)[:-1], Dim(op.dims(s)[-1].expr, zero)] for s in states]
+    for s in states:
+        op.broadcast([op.dims(op.arg(0))[:-1], op.dims(s)[:-1]], any_zero)
+    outs: list[Dims] = [[*biased(op.dims(s)[:-1]), Dim(op.dims(s)[-1].expr, zero)] for s in states]
     return outs if op.name == "lstm_cell" else outs[0]
 
 

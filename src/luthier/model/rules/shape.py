@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import fx
 
 from luthier.model import axes
@@ -19,20 +20,31 @@ Size = Callable[[Any], int]
 def reshape(op: Op) -> Dims:
     """A dimension of the result vanishes where it is cut if all that it is made of does."""
     source = op.dims(op.arg(0))
+    if isinstance(op.arg(1), torch.dtype):
+        return _reread(op, source)
     why = op.because("a reshape that cuts across axes")
     exprs = axes.regroup([d.expr for d in source], op.shape, why)
     return [Dim(e, _vanishes(e, source)) for e in exprs]
 
 
+def _reread(op: Op, source: Dims) -> Dims:
+    """The same bytes as another type: where that has another size, the last dimension is another one."""
+    if op.shape == [d.size for d in source]:
+        return source
+    op.freeze(source[-1], "its bytes are read as another type")
+    return [*source[:-1], op.fixed(op.shape[-1])]
+
+
 def _vanishes(e: axes.Expr, source: Dims) -> bool:
     mine = set(axes.leaves(e))
-    return all(d.zero for d in source if any(a in mine for a in axes.leaves(d.expr)))
+    return all(d.zero for d in source if axes.is_free(d.expr) and any(a in mine for a in axes.leaves(d.expr)))
 
 
 def rewrite_sizes(op: Op, node: fx.Node, size: Size) -> None:
     """The size argument of view, reshape and expand."""
     result: Any = op.facts.dims[op.node]
-    node.update_arg(1, new_sizes(node, node.args[1], result, size))
+    if not isinstance(op.arg(1), torch.dtype):
+        node.update_arg(1, new_sizes(node, node.args[1], result, size))
 
 
 def new_sizes(node: fx.Node, old: Any, dims: Dims, size: Size) -> list[Any]:
@@ -124,6 +136,16 @@ def squeeze(op: Op) -> Dims:
     return [d for i, d in enumerate(x) if not (i in which and d.size == 1)]
 
 
+def rewrite_squeeze(op: Op, node: fx.Node, size: Size) -> None:
+    """A dimension that is one wide after the cut only must not be dropped."""
+    x = op.dims(op.arg(0))
+    if any(d.size != 1 and size(d) == 1 for d in x):
+        named = op.arg(1, "dim")
+        which = range(len(x)) if named is None else (i % len(x) for i in _listed(named))
+        node.target = getattr(torch.ops.aten, op.name).dims
+        node.args, node.kwargs = (node.args[0], [i for i in which if x[i].size == 1]), {}
+
+
 def expand(op: Op) -> Dims:
     """A broadcast dimension becomes an axis of its own, whose entries are copies and vanish nowhere."""
     x = op.dims(op.arg(0))
@@ -135,13 +157,24 @@ def expand_as(op: Op) -> Dims:
     """Broadcast to another tensor's sizes."""
     x, target = op.dims(op.arg(0)), op.dims(op.arg(1))
     x = [*(op.fixed(1) for _ in range(len(target) - len(x))), *x]
+    for d, t in zip(x, target, strict=True):
+        op.unify(d, t)
     return [d if d.size == t.size else Dim(t.expr, False) for d, t in zip(x, target, strict=True)]
+
+
+def reshape_as(op: Op) -> Dims:
+    """Read with another tensor's sizes, which must stay the same as its own."""
+    out = reshape(op)
+    for d, t in zip(out, op.dims(op.arg(1)), strict=True):
+        op.unify(d, t)
+    return out
 
 
 def repeat(op: Op) -> Dims:
     """Copies laid end to end: copies x dimension."""
     x = op.dims(op.arg(0))
-    counts = list(op.arg(1, "repeats"))
+    counts = list(op.arg(1))
+    counts = [1] * (len(x) - len(counts)) + counts
     x = [*(op.fixed(1) for _ in range(len(counts) - len(x))), *x]
     out: Dims = []
     for d, size in zip(x, op.shape, strict=True):
@@ -161,6 +194,13 @@ def repeat_interleave(op: Op) -> Dims:
     return x
 
 
+def rewrite_interleaved(op: Op, node: fx.Node, size: Size) -> None:
+    """The size that was said in advance."""
+    result: Any = op.facts.dims[op.node]
+    if isinstance(op.arg(3, "output_size"), int):
+        node.update_kwarg("output_size", size(result[op.arg(2, "dim")]))
+
+
 def flatten(op: Op) -> Dims:
     """Several dimensions read as one."""
     return reshape(op)
@@ -168,8 +208,8 @@ def flatten(op: Op) -> Dims:
 
 RULES = {
     **{name: Rule(reshape, rewrite_sizes) for name in ("view", "reshape", "_unsafe_view")},
-    "reshape_as": Rule(reshape),
-    "view_as": Rule(reshape),
+    "reshape_as": Rule(reshape_as),
+    "view_as": Rule(reshape_as),
     "flatten": Rule(flatten),
     "unflatten": Rule(unflatten, rewrite_unflatten),
     "permute": Rule(permute),
@@ -179,10 +219,10 @@ RULES = {
     **{name: Rule(movedim) for name in ("movedim", "moveaxis")},
     "unsqueeze": Rule(unsqueeze),
     "unsqueeze_": Rule(unsqueeze),
-    "squeeze": Rule(squeeze),
-    "squeeze_": Rule(squeeze),
+    **{name: Rule(squeeze, rewrite_squeeze) for name in ("squeeze", "squeeze_")},
     "expand": Rule(expand, rewrite_sizes),
     "expand_as": Rule(expand_as),
     "repeat": Rule(repeat),
-    "repeat_interleave": Rule(repeat_interleave),
+    "tile": Rule(repeat),
+    "repeat_interleave": Rule(repeat_interleave, rewrite_interleaved),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -92,22 +93,24 @@ class Models:
 
     def noise(self, rows: Array, losses: Array) -> float:
         """The noise variance that fits best, where the results' own variance is 1."""
-        return self.objective(rows, losses).noise
+        return math.exp(self._theta(rows, losses, warp.outputs)[-2])
 
     def bound(self, rows: Array, slacks: Array) -> Process:
         """The process of a quantity that must stay below 0; far values pulled in, 0 kept."""
         return self._process(rows, slacks, warp.about_zero)
 
     def _process(self, rows: Array, values: Array, transform: warp.Transform, noise: float | None = None) -> Process:
+        return Process(self._data(rows, values, transform), self._theta(rows, values, transform, noise))
+
+    def _theta(self, rows: Array, values: Array, transform: warp.Transform, noise: float | None = None) -> Array:
         size = _stage(len(values), self.refits)
         name = rows[:size].tobytes() + values[:size].tobytes() + f"{noise!r} {transform.__name__}".encode()
-        data = self._data(rows, values, transform)
         if name not in self._thetas:
             while len(self._thetas) >= _REMEMBERED:
                 del self._thetas[next(iter(self._thetas))]
             part = self._data(rows[:size], values[:size], transform, _FITTED)
             self._thetas[name] = fit(part, noise=noise)
-        return Process(data, self._thetas[name])
+        return self._thetas[name]
 
     def _data(self, rows: Array, values: Array, transform: warp.Transform, most: int = CAP) -> Data:
         """The data as they are; where there are more than ``most``, the best half of it and the newest half."""

@@ -248,6 +248,18 @@ def test_states_that_are_learned_have_whole_layers(exact):
     assert sizes(exact(net, torch.randn(2, 5, 6))) == [4]
 
 
+@pytest.mark.parametrize(
+    ("what", "f"),
+    [
+        ("torch.vmap", lambda y: torch.vmap(lambda row: row + 1)(y)),
+        ("cond", lambda y: torch.cond(y.sum() > 0, lambda z: z * 2, lambda z: z * 3, (y,))),
+    ],
+)
+def test_functions_within_the_graph_are_refused(what, f):
+    with pytest.raises(TraceError, match=rf"{what} has no plain form(?s:.)*test_rule_traps.py"):
+        analyse(Net(by(f)), torch.randn(2, 5, 6))
+
+
 def test_sizes_that_depend_on_values_are_refused():
     net = Net(lambda m, x: m.o(m.a(x)).sum((0, 1)) + m.a(x)[x[..., 0] > 0].sum())
     with pytest.raises(TraceError, match=r"depends on the values(?s:.)*test_rule_traps.py"):

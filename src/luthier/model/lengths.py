@@ -85,9 +85,8 @@ def _is_rigid(traced: Traced) -> bool:
     The operations of recurrent layers do not look whether their states are as many as the examples: a wrong number
     ends the process. So none is tried where the number of states is fixed.
     """
-    layers = [
-        n for n in traced.program.graph.nodes if str(n.target).startswith(("aten.lstm.", "aten.gru.", "aten.rnn_"))
-    ]
+    kinds = ("aten.lstm.input", "aten.gru.input", "aten.rnn_tanh.input", "aten.rnn_relu.input")
+    layers = [n for n in traced.program.graph.nodes if str(n.target) in kinds]
     states = [n.args[1][0] if isinstance(n.args[1], list | tuple) else n.args[1] for n in layers]
     return any(not varies(state.meta["val"].shape[-2]) for state in states)
 

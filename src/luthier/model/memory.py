@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -53,4 +54,7 @@ def _places(node: object) -> Iterator[int]:
     value = node.meta.get("val") if isinstance(node, fx.Node) else None
     for tensor in value if isinstance(value, tuple | list) else [value]:
         if isinstance(tensor, torch.Tensor):
-            yield tensor.untyped_storage()._cdata
+            with contextlib.suppress(
+                NotImplementedError
+            ):  # of a function mapped over a batch: it cannot be looked into
+                yield tensor.untyped_storage()._cdata

@@ -55,6 +55,16 @@ def demand_sizes(node: fx.Node) -> None:
         )
 
 
+def no_plain_form(what: str, node: fx.Node) -> TraceError:
+    """The error for functions within the graph, such as loops and branches that are operations themselves."""
+    return TraceError(
+        f"{what} has no plain form in a graph",
+        expected="tensor operations in a row",
+        cause=source(node),
+        fix="write it out (a loop in Python, torch.where, broadcasting), or cut a part without it: part='backbone'",
+    )
+
+
 def refusal(model: nn.Module, given: Inputs, error: Exception) -> LuthierError:
     """Why a network cannot be captured: it does not run at all, or its code decides by values."""
     try:
@@ -62,6 +72,8 @@ def refusal(model: nn.Module, given: Inputs, error: Exception) -> LuthierError:
             copy.deepcopy(model)(*given.args, **given.kwargs)
     except Exception as own:
         return does_not_run(model, own)
+    if isinstance(error, TraceError):
+        return error
     return TraceError(
         f"{type(model).__name__} cannot be captured as a graph",
         expected="a forward whose control flow does not depend on the values of tensors",

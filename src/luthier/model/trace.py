@@ -14,12 +14,11 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from luthier.errors import TraceError, UsageError
+from luthier.errors import UsageError
 from luthier.model.evaluating import evaluating
 from luthier.model.lengths import Positions, examine, positions, varies
 from luthier.model.program import DEVICE, DTYPE, TRAINING, Leaf, Program, argument_names, outline
-from luthier.model.refusals import demand_network, refusal
-from luthier.model.where import source
+from luthier.model.refusals import demand_network, no_plain_form, refusal
 
 CONSTANTS = "constants"
 """Where tensors live that the network's code makes itself."""
@@ -276,6 +275,8 @@ class _Builder:
         name = op_name(node)
         if name in _DROPPED:
             return
+        if name == "_add_batch_dim":
+            raise no_plain_form("torch.vmap", node)
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             env[node] = self._inlined(module, node, env)
             return
@@ -297,7 +298,7 @@ class _Builder:
     def _inlined(self, module: fx.GraphModule, node: fx.Node, env: dict[fx.Node, Any]) -> list[Any]:
         """Puts a nested graph (no_grad, autocast) in line; what was computed without gradients is detached."""
         if not str(node.target).startswith(("wrap_with_set_grad_enabled", "wrap_with_autocast")):
-            raise TraceError(f"the operation {node.target} has no plain form", cause=source(node))
+            raise no_plain_form(str(node.target), node)
         at = next(i for i, a in enumerate(node.args) if isinstance(a, fx.Node) and a.op == "get_attr")
         body = getattr(module, str(node.args[at].target))  # type: ignore[union-attr]
         inner: dict[fx.Node, Any] = {}

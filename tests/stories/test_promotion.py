@@ -180,7 +180,9 @@ def test_several_objectives_and_constraints_are_promoted_by_rank():
         return {"accuracy": trial["x"] * 9, "cost": trial["x"], "size": abs(trial["x"])}
 
     wanted = {"minimize": None, "objectives": {"accuracy": "max", "cost": "min"}, "constraints": {"size": "<= 0.5"}}
-    study = tuned(objective, stop=lt.stop.ASHA(max_steps=9, promote=True), trials=40, workers=2, deterministic=2, **wanted)
+    study = tuned(
+        objective, stop=lt.stop.ASHA(max_steps=9, promote=True), trials=40, workers=2, deterministic=2, **wanted
+    )
     done = [t for t in study.trials if t.status is Status.COMPLETE]
     assert len(done) >= 2
     assert all(t.metrics["size"] <= 0.5 for t in done)

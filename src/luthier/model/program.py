@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from luthier.errors import UsageError
+from luthier.errors import TraceError, UsageError
 
 TRAINING = "training"
 """Graph attribute: the running module's training flag."""
@@ -190,13 +190,31 @@ def outline(value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, Mapping):
-        kind = "dict" if type(value) is dict else "record"
-        return {kind: {str(k): outline(v) for k, v in value.items()}}
+        if not all(isinstance(k, str) for k in value):
+            return {"items": [[_plain(k), outline(v)] for k, v in value.items()]}
+        return {"dict" if type(value) is dict else "record": {k: outline(v) for k, v in value.items()}}
     if isinstance(value, list | tuple):
         if hasattr(value, "_fields"):
             return {"record": {k: outline(v) for k, v in zip(value._fields, value, strict=True)}}
         return {"list" if isinstance(value, list) else "tuple": [outline(v) for v in value]}
+    if not hasattr(value, "__dict__"):
+        raise _unknown_output(value)
     return {"record": {k: outline(v) for k, v in vars(value).items() if not k.startswith("_")}}
+
+
+def _plain(key: Any) -> Any:
+    if not isinstance(key, str | int | float | None):
+        raise _unknown_output(key)
+    return key
+
+
+def _unknown_output(value: Any) -> TraceError:
+    return TraceError(
+        "the network returns something that cannot be kept with its graph",
+        expected="tensors in tuples, lists, dicts with plain keys, or registered dataclasses",
+        got=type(value).__name__,
+        fix="return a tuple or a dict of it",
+    )
 
 
 def _build(shape: Any, values: Sequence[Any]) -> Any:
@@ -205,6 +223,8 @@ def _build(shape: Any, values: Sequence[Any]) -> Any:
     if not isinstance(shape, dict):
         return values[shape]
     ((kind, inner),) = shape.items()
+    if kind == "items":
+        return {k: _build(s, values) for k, s in inner}
     if kind in ("tuple", "list"):
         made = [_build(s, values) for s in inner]
         return tuple(made) if kind == "tuple" else made

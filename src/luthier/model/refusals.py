@@ -74,6 +74,12 @@ def refusal(model: nn.Module, given: Inputs, error: Exception) -> LuthierError:
         return does_not_run(model, own)
     if isinstance(error, TraceError):
         return error
+    if "in output, which is not a known type" in str(error):
+        return TraceError(
+            f"{type(model).__name__} returns objects of a class that PyTorch cannot look into",
+            got=str(error).partition(",")[0],
+            fix="torch.export.register_dataclass(that class), or return a tuple or a dict",
+        )
     return TraceError(
         f"{type(model).__name__} cannot be captured as a graph",
         expected="a forward whose control flow does not depend on the values of tensors",

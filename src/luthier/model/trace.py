@@ -231,6 +231,9 @@ class _Builder:
         for node in list(self.graph.nodes):
             _keep_cast_inside(node)
         self.graph.eliminate_dead_code(is_impure)
+        for node in self.graph.nodes:
+            if op_name(node) == "_add_batch_dim":
+                raise no_plain_form("torch.vmap", node)
         return self.graph
 
     def _sizes(self) -> None:
@@ -275,8 +278,6 @@ class _Builder:
         name = op_name(node)
         if name in _DROPPED:
             return
-        if name == "_add_batch_dim":
-            raise no_plain_form("torch.vmap", node)
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             env[node] = self._inlined(module, node, env)
             return

@@ -11,6 +11,7 @@ import pytest
 from scipy import optimize
 
 import luthier as lt
+from luthier.errors import UsageError
 from luthier.search._encode import Encoding
 from luthier.study.anova import _Frame, _orthonormal, _Process
 from luthier.study.importance import Importance, importance
@@ -197,3 +198,18 @@ def test_the_process_is_the_sum_that_it_says():
     grams = [math.exp(t) * term.gram for t, term in zip(theta, frame.terms, strict=False)]
     expected = 10.0 + sum(grams) + math.exp(theta[4]) * sum(a * b for a, b in combinations(grams, 2))
     np.testing.assert_allclose(process.covariance(theta)[0], expected)
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3, 4])
+def test_few_trials_are_a_guess_and_said_to_be_one(trials):
+    study = lt.tune(lambda t: t["x"] ** 2, lt.Space(x=lt.Float(-1, 1)), minimize="loss", trials=trials, progress=False)
+    with pytest.warns(UserWarning, match="hardly a guess"):
+        shares = study.importance()
+    assert set(shares) == {"x"}
+    assert 0 <= shares["x"] <= 1
+
+
+def test_no_trial_with_the_metric_is_an_error():
+    study = lt.tune(lambda t: 1 / 0, lt.Space(x=lt.Float(-1, 1)), minimize="loss", trials=2, progress=False)
+    with pytest.raises(UsageError, match="no trial says what matters"):
+        study.importance()

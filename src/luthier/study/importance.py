@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -70,7 +71,10 @@ def importance(space: Space, trials: Sequence[Trial], metrics: str | Sequence[st
         parameter to share in [0, 1], the largest first, with the pairs' shares as an attribute.
 
     Raises:
-        UsageError: fewer than five completed trials with that metric.
+        UsageError: no completed trial with that metric.
+
+    Warns:
+        UserWarning: fewer than five of them.
 
     Source:
         Hooker, "Generalized functional ANOVA diagnostics", 2007; Hutter, Hoos and Leyton-Brown, "An efficient approach
@@ -87,12 +91,15 @@ def importance(space: Space, trials: Sequence[Trial], metrics: str | Sequence[st
 
 def _of_one(space: Space, trials: Sequence[Trial], metric: str) -> Importance:
     known = [t for t in trials if metric in t.metrics and all(n in space.parameters for n in t.params)]
-    if len(known) < FEWEST:
+    if not known:
         raise UsageError(
-            f"too few trials to say what matters for {metric!r}",
-            expected=f"at least {FEWEST} completed trials that hold it",
-            got=f"{len(known)}",
+            f"no trial says what matters for {metric!r}",
+            expected=f"completed trials that hold it, at least {FEWEST} for a fair guess",
+            got="none",
         )
+    if len(known) < FEWEST:
+        message = f"{len(known)} completed trials hold {metric!r}: below {FEWEST} their shares are hardly a guess"
+        warnings.warn(message, stacklevel=2)
     params, values = _averaged(known, metric)
     kept = np.unique(np.linspace(0, len(values) - 1, min(len(values), _MOST)).astype(np.int64))
     tame = _tamed(values[kept])

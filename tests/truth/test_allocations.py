@@ -93,8 +93,11 @@ def test_sensitivity_takes_what_hurts_least_for_what_it_saves():
     saved = allocations.savings(analysis.groups, lambda keep: cost.macs(analysis, keep))
     assert saved == {"0": pytest.approx(6400), "2": pytest.approx(6180)}
 
+    slopes = {name: (rises[0] * 1 + rises[1] * 9) / 82 for name, rises in found.rises.items()}  # odds of 1 and 9
+    assert found.slopes() == {name: pytest.approx(a) for name, a in slopes.items()}
+
     def pain(r0, r2):
-        return found.rise("0", r0) + found.rise("2", r2) - 0.3 * (np.log1p(-r0) + np.log1p(-r2))
+        return slopes["0"] * r0 / (1 - r0) + slopes["2"] * r2 / (1 - r2)
 
     assert abs(100 * mine[0] + 60 * mine[1] - 64) <= 1
     enough = saved["0"] * mine[0] + saved["2"] * mine[1]
@@ -125,8 +128,19 @@ def test_the_exact_knapsack_is_brute_force():
         assert sum(row[i] for row, i in zip(losses, found, strict=True)) == best
 
 
+def test_the_law_is_found_in_a_map_that_follows_it():
+    ratios = (0.25, 0.5, 0.75, 0.9)
+    law = {"a": 0.2, "b": 1.5}
+    found = SensitivityMap(ratios, {n: tuple(a * r / (1 - r) for r in ratios) for n, a in law.items()}, 1.0)
+    assert found.slopes() == {n: pytest.approx(a) for n, a in law.items()}
+    flat = SensitivityMap(ratios, {"a": (-0.1, 0.0, 0.0, 0.0), "b": (0.0, -0.2, 0.0, 0.0)}, 1.0)
+    assert len(set(flat.slopes().values())) == 1
+    assert min(flat.slopes().values()) > 0
+
+
 @pytest.mark.parametrize("share", [0.7, 0.5, 0.3])
-def test_the_knapsack_is_near_brute_force_where_costs_multiply(share):
+@pytest.mark.parametrize("method", [Knapsack, Sensitivity])
+def test_a_budget_is_near_brute_force_where_costs_multiply(method, share):
     """Three widths, MACs of products of neighbours: every combination of widths tried."""
     model = chain(6, 8, 5)
     analysis = analyse(model, torch.zeros(1, 4))
@@ -134,10 +148,14 @@ def test_the_knapsack_is_near_brute_force_where_costs_multiply(share):
     found = SensitivityMap((0.5, 0.9), {"0": (0.1, 0.9), "2": (0.3, 1.9), "4": (0.2, 0.5)}, 1.0)
     limit = share * cost.macs(analysis)
     with warnings.catch_warnings(action="ignore"):
-        keep = allocate(analysis, scores, Knapsack(found), budget={"macs": share})
+        keep = allocate(analysis, scores, method(found), budget={"macs": share})
+    slopes = found.slopes()
 
     def loss(widths):
-        return sum(found.rise(n, 1 - w / s) for n, w, s in zip("024", widths, (6, 8, 5), strict=True))
+        removed = [(n, 1 - w / s) for n, w, s in zip("024", widths, (6, 8, 5), strict=True)]
+        if method is Knapsack:
+            return sum(found.rise(n, r) for n, r in removed)
+        return sum(slopes[n] * r / (1 - r) for n, r in removed)
 
     def macs(widths):
         return cost.macs(analysis, {n: range(w) for n, w in zip("024", widths, strict=True)})

@@ -25,6 +25,7 @@ from luthier.model.groups import Group
 
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 _SHADES = " ░▒▓█"
+_FLAT = 1e-4
 _FAR = 3.0  # how much worse than anything measured it is taken to be when a group goes altogether
 
 
@@ -54,6 +55,20 @@ class SensitivityMap:
         ratios = [0.0, *self.ratios, 1.0]
         rises = np.maximum.accumulate([0.0, *self.rises[name], _FAR * max(1e-9, *self.rises[name])])
         return float(np.interp(ratio, ratios, rises))
+
+    def slopes(self) -> dict[str, float]:
+        """Group name -> a of the law a r / (1 - r), the least-squares fit to its rises; all above 0.
+
+        A group without a measurable rise counts as a ten-thousandth of the largest.
+
+        Example:
+            >>> SensitivityMap((0.5, 0.75), {"a": (0.1, 0.3), "b": (0.0, 0.0)}, 1.0).slopes()
+            {'a': 0.1, 'b': 1e-05}
+        """
+        odds = np.array(self.ratios) / (1 - np.array(self.ratios))
+        fitted = {name: float(np.maximum(rises, 0) @ odds / (odds @ odds)) for name, rises in self.rises.items()}
+        largest = max(fitted.values(), default=0.0) or 1.0
+        return {name: max(a, _FLAT * largest) for name, a in fitted.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

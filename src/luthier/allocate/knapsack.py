@@ -63,9 +63,9 @@ class Knapsack:
             allowed: group name -> the widths it may have, rising.
         """
         found = self.found or request.sensitivity
-        choices = [_choices(g.name, allowed[g.name], request.scores[g.name], found) for g in request.active]
-        best = _polished(choices, cost, _greedy(choices, cost))
-        return {c.name: c.widths[i] for c, i in zip(choices, best, strict=True)}
+        return cheapest(
+            [_choices(g.name, allowed[g.name], request.scores[g.name], found) for g in request.active], cost
+        )
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,24 @@ class Choice:
     losses: tuple[float, ...]
 
 
+def cheapest(choices: Sequence[Choice], cost: Callable[[Mapping[str, int]], float]) -> Widths:
+    """Of every group the width that together lose least within a budget.
+
+    Args:
+        choices: of every group.
+        cost: of widths by group name, 1 at the budget's limit.
+    """
+    return _at(choices, _polished(choices, cost, _greedy(choices, cost)))
+
+
+def falling(allowed: Sequence[int]) -> tuple[int, ...]:
+    """Widths from the largest to the least, at most :data:`MOST_STEPS` steps of about the same size."""
+    thinned = np.linspace(0, len(allowed) - 1, min(len(allowed), MOST_STEPS + 1)).round()
+    return tuple(allowed[int(i)] for i in reversed(thinned))
+
+
 def _choices(name: str, allowed: Sequence[int], scores: Tensor, found: SensitivityMap | None) -> Choice:
-    size, thinned = allowed[-1], np.linspace(0, len(allowed) - 1, min(len(allowed), MOST_STEPS + 1)).round()
-    widths = tuple(allowed[int(i)] for i in reversed(thinned))
+    size, widths = allowed[-1], falling(allowed)
     if found is not None and name in found.rises:
         return Choice(name, widths, tuple(found.rise(name, 1 - w / size) for w in widths))
     lost = np.concatenate([[0.0], np.cumsum(np.sort(by_mean(scores).cpu().numpy()))])

@@ -1,4 +1,4 @@
-"""The shares whose removal, one group at a time, hurts least for what it saves."""
+"""Widths by what the removal of each group alone does, with a law in between that no layer is choked by."""
 
 from __future__ import annotations
 
@@ -8,42 +8,39 @@ import numpy as np
 
 from luthier.allocate import Request
 from luthier.allocate._map import SensitivityMap, measure_map
-from luthier.allocate.knapsack import Knapsack
+from luthier.allocate.knapsack import Choice, cheapest, falling
 from luthier.errors import UsageError
 
 __all__ = ["METHOD", "Sensitivity", "SensitivityMap", "measure_map"]
 
-GRID = np.linspace(0.0, 0.99, 199)
-
 
 class Sensitivity:
-    """The shares whose removal, one group at a time, hurts least for what it saves.
+    """Widths by what the removal of each group alone does, with a law in between that no layer is choked by.
 
-    A map of what the removal of a quarter, half ... of each group does is measured first, by evaluation alone. To a
-    budget, widths then go step by step, the least rise for the cost saved first, as in ``knapsack``. To a ratio, every
-    group loses the share that is worth most at a common price of what it saves, and the price is found by bisection.
-    Groups of different ratios (by pattern) have prices of their own.
+    A map of what the removal of a quarter, half ... of each group does is measured first, by evaluation alone. From it
+    a group gets one number, how steeply the loss rises as its width falls; the rise is taken to be in inverse
+    proportion to the width, as losses follow power laws of size. To a ratio, all groups pay a common price for what
+    they save, found by bisection. To a budget, steps go one by one, the least rise for the cost saved first, then
+    exactly, as in ``knapsack`` (which takes the map as it is measured). Groups of different ratios (by pattern) have
+    prices of their own.
 
     Formula:
-        r_g = argmin of s_g(r) - k m log(1 - r) - price c_g r; s_g the map, m its mean at a half, c_g what the group
-        saves of the budget's cost (of MACs, where there is none); the logarithm keeps any width from being cut to
-        nothing
+        s_g(r) = a_g r / (1 - r), a_g the least-squares fit to the map; at a common price 1 - r_g = min(1, sqrt(a_g /
+        (price c_g))), c_g what the group saves of the budget's cost (of MACs, where there is none)
 
     Args:
         found: the map; None: the one that comes with the request.
-        spread: k; the larger, the more alike are the shares for their cost.
 
     Source:
-        the map: Li et al., "Pruning filters for efficient ConvNets", ICLR 2017, section 3.2; a common price: Everett,
-        "Generalized Lagrange multiplier method", 1963.
+        the map: Li et al., "Pruning filters for efficient ConvNets", ICLR 2017, section 3.2; the law: Rosenfeld et
+        al., "On the predictability of pruning across scales", ICML 2021; a common price: Everett, "Generalized
+        Lagrange multiplier method", 1963.
     """
 
     needs_map = True
 
-    def __init__(self, found: SensitivityMap | None = None, spread: float = 1.0) -> None:
-        if not isinstance(spread, int | float) or not spread > 0:
-            raise UsageError("'spread' is out of range", expected="a number > 0", got=repr(spread))
-        self.found, self.spread = found, spread
+    def __init__(self, found: SensitivityMap | None = None) -> None:
+        self.found = found
 
     def widths(self, request: Request) -> dict[str, float]:
         """Sizes without the shares at the common price.
@@ -51,21 +48,28 @@ class Sensitivity:
         Raises:
             UsageError: there is no map, or it is of other groups.
         """
-        found = self._checked(request)
+        slopes = self._slopes(request)
         out = request.whole
         for ratio in sorted({request.ratios[g.name] for g in request.active}):
             sizes = {g.name: g.size for g in request.active if request.ratios[g.name] == ratio}
-            shares = self._at(found, request.savings, sizes, ratio)
-            out |= {name: size * (1 - shares[name]) for name, size in sizes.items()}
+            saved = np.array([request.savings.get(name, 1.0) for name in sizes])
+            steep = np.array([slopes[name] for name in sizes]) / np.maximum(saved, 1e-6 * max(saved.max(), 1e-12))
+            left = _left(np.sqrt(steep), np.array(list(sizes.values())), ratio)
+            out |= {name: size * share for (name, size), share in zip(sizes.items(), map(float, left), strict=True)}
         return out
 
     def solve(
         self, request: Request, cost: Callable[[Mapping[str, int]], float], allowed: Mapping[str, Sequence[int]]
     ) -> dict[str, int]:
         """The widths for a budget: see :meth:`luthier.allocate.knapsack.Knapsack.solve`."""
-        return Knapsack(self._checked(request)).solve(request, cost, allowed)
+        slopes = self._slopes(request)
+        choices = []
+        for name in (g.name for g in request.active):
+            widths = falling(allowed[name])
+            choices.append(Choice(name, widths, tuple(slopes[name] * (widths[0] / w - 1) for w in widths)))
+        return cheapest(choices, cost)
 
-    def _checked(self, request: Request) -> SensitivityMap:
+    def _slopes(self, request: Request) -> dict[str, float]:
         found = self.found or request.sensitivity
         if found is None or any(g.name not in found.rises for g in request.groups):
             raise UsageError(
@@ -73,35 +77,17 @@ class Sensitivity:
                 expected="allocate=Sensitivity(measure_map(...)), or data= and loss= to measure one",
                 got="None" if found is None else f"a map of {', '.join(found.rises)}",
             )
-        return found
-
-    def _at(
-        self, found: SensitivityMap, savings: Mapping[str, float], sizes: Mapping[str, int], ratio: float
-    ) -> dict[str, float]:
-        """The shares at the price at which they add up to a ratio of all indices; between two where it is a leap."""
-        names = list(sizes)
-        mean = max(1e-12, float(np.mean([found.rise(name, 0.5) for name in names])))
-        pain = np.array([[found.rise(name, r) for r in GRID] for name in names]) / mean
-        pain -= self.spread * np.log1p(-GRID)
-        saved = np.array([savings.get(name, 1.0) for name in names])
-        saved = np.maximum(saved, 1e-6 * max(saved.max(), 1e-12))
-        size, wanted = np.array([sizes[name] for name in names]), ratio * sum(sizes.values())
-        low, high = -30.0, 30.0  # of the price's logarithm
-        for _ in range(50):
-            middle = (low + high) / 2
-            gone = float(size @ _best(pain, saved, middle))
-            low, high = (middle, high) if gone < wanted else (low, middle)
-        less, more = _best(pain, saved, low), _best(pain, saved, high)
-        missing = (wanted - size @ less) / max(1e-12, size @ (more - less))
-        shares = less + np.clip(missing, 0, 1) * (more - less) if ratio < GRID[-1] else np.full(len(names), ratio)
-        return dict(zip(names, map(float, shares), strict=True))
+        return found.slopes()
 
 
-def _best(pain: np.ndarray, saved: np.ndarray, log_price: float) -> np.ndarray:
-    """Each group's share of least pain minus savings, [groups]."""
-    price = np.exp(log_price) / saved.max()
-    best: np.ndarray = GRID[np.argmin(pain - price * saved[:, None] * GRID, axis=1)]
-    return best
+def _left(weights: np.ndarray, sizes: np.ndarray, ratio: float) -> np.ndarray:
+    """The shares that stay: in proportion to weights, none above 1, and a ratio of all indices gone; [groups]."""
+    wanted = (1 - ratio) * sizes.sum()
+    low, high = 0.0, 1.0 / weights.min()  # at the last everything stays
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sizes @ np.minimum(1.0, middle * weights) < wanted else (low, middle)
+    return np.asarray(np.minimum(1.0, high * weights))
 
 
 METHOD = Sensitivity

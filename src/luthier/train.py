@@ -132,6 +132,8 @@ class Trainer:
         mixed = torch.autocast(self.device.type, self.precision) if self.precision else nullcontext()
         with mixed:
             _check_precision(self.model, batch)
+            if hasattr(self.loss, "done"):
+                self.loss.done = min(1.0, self.step / self.steps)
             loss = self.loss(self.run_model, batch)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -209,8 +211,9 @@ class Trainer:
         path = self.beside.checkpoint
         if path is None:
             return None
-        what = getattr(self.loss, "weights", None) or str(self.task.loss if isinstance(self.task.loss, str) else "own")
-        schedule = getattr(self.recipe.schedule, "__name__", self.recipe.schedule)
+        weights = {name: _named(w) for name, w in getattr(self.loss, "weights", {}).items()}
+        what = weights or str(self.task.loss if isinstance(self.task.loss, str) else "own")
+        schedule = _named(self.recipe.schedule)
         recipe = replace(self.recipe, schedule="constant")
         return Checkpoint(Path(path), key_of(self.trained, recipe, schedule, what, self.task.count("train")))
 
@@ -250,6 +253,11 @@ class Trainer:
         places = (loader, getattr(loader, "sampler", None))
         found = {id(g): g for p in places if isinstance(g := getattr(p, "generator", None), torch.Generator)}
         return list(found.values())
+
+
+def _named(value: Any) -> Any:
+    """A function by its name, the same in every process; else the value itself."""
+    return getattr(value, "__name__", value)
 
 
 @dataclass

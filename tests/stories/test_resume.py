@@ -17,6 +17,7 @@ import os, signal, sys, random
 import numpy as np, torch
 from torch import nn
 import luthier as lt
+from luthier.distillation import Fade
 
 place, kill_after, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
@@ -38,7 +39,7 @@ settings = dict(epochs=6, lr=1e-2, accumulate=2, progress=False, on_epoch=tell, 
 if how == "fit":
     lt.fit(net, task, **settings)
 else:
-    lt.distill(net, teacher, task, losses={"kl": 0.5, "task": 0.5}, **settings)
+    lt.distill(net, teacher, task, losses={"kl": Fade(0.5), "task": lambda done: 0.5 + 0.5 * done}, **settings)
 torch.save({"state": net.state_dict(), "next": [random.random(), float(np.random.rand())]}, place + ".pt")
 """
 

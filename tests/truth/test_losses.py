@@ -6,7 +6,7 @@ from torch.distributions import Categorical, kl_divergence
 
 import luthier as lt
 from luthier.distillation import losses
-from luthier.distillation.lesson import Lesson
+from luthier.distillation.lesson import Fade, Lesson
 from luthier.distillation.losses.kl import KL
 from luthier.distillation.taps import Taps, read_taps
 from luthier.errors import UsageError
@@ -314,8 +314,38 @@ def test_weights_add_up_with_the_task_loss():
     assert torch.allclose(both, expected)
 
 
+@pytest.mark.parametrize("done", [0.0, 0.25, 1.0])
+def test_a_weight_may_change_over_the_run(done):
+    x, y = torch.randn(8, 3), torch.randint(4, (8,))
+    teacher, student = torch.nn.Linear(3, 4), torch.nn.Linear(3, 4)
+    task = Task(train=(x, y), valid=(x, y))
+    changing = Lesson(student, teacher, task, {"kl": Fade(0.8), "task": lambda done: 1 + done**2})
+    steady = Lesson(student, teacher, task, {"kl": 0.8 * (1 - done), "task": 1 + done**2})
+    changing.done = done
+    assert torch.allclose(changing(student, Batch((x,), y)), steady(student, Batch((x,), y)))
+
+
+def test_a_run_says_how_much_of_it_is_done():
+    seen = []
+    x = torch.randn(12, 2)
+    task = Task(train=(x, (x[:, 0] > 0).long()), valid=(x, (x[:, 0] > 0).long()), batch_size=4)
+    weights = {"kl": lambda done: seen.append(done) or 1.0, "task": 0.1}
+    lt.distill(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), task, losses=weights, epochs=2, progress=False)
+    assert seen[-6:] == [pytest.approx(k / 6) for k in range(6)]
+
+
 @pytest.mark.parametrize(
-    ("weights", "word"), [({"lk": 1.0}, "lk"), ({"kl": -1.0}, "weight"), ({"kl": 0.0}, "weight"), ({}, "weight")]
+    ("weights", "word"),
+    [
+        ({"kl": Fade(1.0, -0.1)}, "weight"),
+        ({"kl": lambda s, t: 0.0}, "weight"),
+        ({"kl": lambda done: float("nan")}, "weight"),
+        ({"kl": Fade(0.0)}, "weight"),
+        ({"lk": 1.0}, "lk"),
+        ({"kl": -1.0}, "weight"),
+        ({"kl": 0.0}, "weight"),
+        ({}, "weight"),
+    ],
 )
 def test_useless_weights_are_refused(weights, word):
     task = Task(train=[(torch.zeros(1, 2), torch.zeros(1).long())], valid=[])

@@ -23,7 +23,34 @@ from luthier.surgery.plan import Plan
 from luthier.task import Task
 
 DEFAULT = {"kl": 0.9, "task": 0.1}
-Weight = float | tuple[float, Any]
+Share = float | Callable[[float], float]
+"""A weight, or a function of the share of a run's steps that are done, from 0 to 1, that gives it."""
+Weight = Share | tuple[Share, Any]
+
+
+@dataclass(frozen=True)
+class Fade:
+    """A weight that goes from one value to another in a straight line over a run.
+
+    Args:
+        start: at the first step.
+        end: after the last.
+
+    Source:
+        teacher annealing: Clark et al., "BAM! Born-again multi-task networks for natural language understanding", ACL
+        2019, section 3.2.
+
+    Example:
+        >>> Fade(0.9)(0.5)
+        0.45
+    """
+
+    start: float
+    end: float = 0.0
+
+    def __call__(self, done: float) -> float:
+        """The weight with this share of the steps done."""
+        return self.start + done * (self.end - self.start)
 
 
 def read_losses(weights: Mapping[str, Weight], temperature: float) -> dict[str, DistillationLoss]:
@@ -58,14 +85,14 @@ class Plain:
         return self.function(student, teacher)
 
 
-def read_weights(weights: Mapping[str, Weight]) -> dict[str, float]:
+def read_weights(weights: Mapping[str, Weight]) -> dict[str, Share]:
     """Loss name -> weight, those without weight left out.
 
     Raises:
         UsageError: an unknown loss, a weight out of range, or none left.
     """
     known = ["task", *distillation_losses.names()]
-    plain: dict[str, float] = {}
+    plain: dict[str, Share] = {}
     for name, given in weights.items():
         weight, own = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
         if name not in known and not callable(own):
@@ -78,12 +105,20 @@ def read_weights(weights: Mapping[str, Weight]) -> dict[str, float]:
                 fix="another name for a loss of yours, or Task(..., loss=function)",
             )
         plain[name] = weight
-        if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+        if not all(isinstance(w, int | float) and 0 <= w < float("inf") for w in _over_time(weight)):
             raise UsageError(f"the weight of loss {name!r} is out of range", expected="weight >= 0", got=repr(weight))
-    used = {name: weight for name, weight in plain.items() if weight > 0}
+    used = {name: weight for name, weight in plain.items() if any(_over_time(weight))}
     if not used:
         raise UsageError("no distillation loss has a weight", expected=str(DEFAULT), got=dict(weights))
     return used
+
+
+def _over_time(weight: Share) -> list[Any]:
+    """A weight at the beginning, in the middle and at the end of a run; itself where it is not one."""
+    try:
+        return [weight(done) for done in (0.0, 0.5, 1.0)] if callable(weight) else [weight]
+    except TypeError:  # such as a loss in its place
+        return [weight]
 
 
 class Lesson:
@@ -98,11 +133,14 @@ class Lesson:
         teacher: one or several; asked where a batch does not bring their outputs along, or where features are compared.
         task: whose loss "task" names, and where classes and positions that count are.
         weights: loss name -> weight, or -> (weight, loss): an object such as ``Hint(projection="always")``, or a
-            function of (student's outputs, teacher's outputs).
+            function of (student's outputs, teacher's outputs). A weight may be a function of :attr:`done`.
         temperature: of the losses that have one.
         taps: which modules' features are compared, see :func:`luthier.distillation.taps.read_taps`.
         shares: how much each teacher counts; None for all alike.
         plan: of the cut that made the student, from which layer pairs follow.
+
+    Attributes:
+        done: the share of the run's steps that are done, from 0 to 1; set by whoever takes them.
 
     Raises:
         UsageError: an unknown loss or module, or a weight out of range.
@@ -120,7 +158,7 @@ class Lesson:
         plan: Plan | None = None,
     ) -> None:
         self.teachers, self.task = as_several(teacher), task
-        self.shares = read_shares(shares, len(self.teachers))
+        self.shares, self.done = read_shares(shares, len(self.teachers)), 0.0
         self.weights = read_weights(weights)
         parts = read_losses(weights, temperature)
         self.features = {n: p for n, p in parts.items() if p.sees == "features"}
@@ -137,6 +175,11 @@ class Lesson:
     def needs_teacher(self) -> bool:
         """Whether the teachers have to run on every batch, cached outputs or not."""
         return bool(self.features)
+
+    def weight(self, name: str) -> float:
+        """What a loss counts now."""
+        weight = self.weights[name]
+        return weight(self.done) if callable(weight) else weight
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -172,7 +215,7 @@ class Lesson:
             terms += [share * value for value in self._of_outputs(outputs, theirs, batch, mask)]
             terms += [share * value for value in self._of_features(i, mask)]
         if "task" in self.weights:
-            terms.append(self.weights["task"] * self.task.loss_function(result, batch.target))
+            terms.append(self.weight("task") * self.task.loss_function(result, batch.target))
         return torch.stack(terms).sum()
 
     def _of_outputs(self, student: Tensor, result: Tensor, batch: Batch, mask: Tensor | None) -> Iterator[Tensor]:
@@ -184,13 +227,13 @@ class Lesson:
         mine, theirs = at(student, mask), at(teacher, mask)
         for name, part in self.outputs.items():
             target = (at(_labels(batch), mask),) if part.sees == "targets" else ()
-            yield self.weights[name] * part(mine, theirs, *target)
+            yield self.weight(name) * part(mine, theirs, *target)
 
     def _of_features(self, teacher: int, mask: Tensor | None) -> Iterator[Tensor]:
         """The losses of features, each the mean over all pairs."""
         for name, part in self.features.items():
             values = [self._compared(part, teacher, i, mask) for i in range(len(self.pairs[teacher]))]
-            yield self.weights[name] * torch.stack(values).mean()
+            yield self.weight(name) * torch.stack(values).mean()
 
     def _compared(self, part: DistillationLoss, teacher: int, i: int, mask: Tensor | None) -> Tensor:
         mine, theirs = self._features(teacher, self.pairs[teacher][i])

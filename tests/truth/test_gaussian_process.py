@@ -13,7 +13,7 @@ from luthier import Choice, Float, Int, Space
 from luthier.search._encode import Encoding
 from luthier.search.bayes import acquisition, kernel, optimise, warp
 from luthier.search.bayes.fit import JITTER, Data, Evidence, Process, fit
-from luthier.search.bayes.model import fantasise
+from luthier.search.bayes.model import Models, fantasise
 
 RNG = np.random.default_rng(0)
 
@@ -184,6 +184,19 @@ def test_exact_results_have_little_noise():
     rows = rng.random((20, 1))
     data = Data(rows, warp.standardise(rng.normal(size=20)), np.array([False]))
     assert fit(data, noise=1e-3)[2] <= math.log(1e-3) < fit(data)[2]
+
+
+@pytest.mark.parametrize(("parameter", "bent"), [(Float(0, 1), False), (Choice(list("abcdefghijklmn")), True)])
+def test_results_of_numbers_are_bent_only_where_they_are_taken_as_exact(parameter, bent):
+    losses = np.exp(np.linspace(0.0, 2.0, 14))  # nothing far out, nothing cut
+    models = Models(Encoding(Space(x=parameter)))
+    rows = (np.arange(14)[:, None] + 0.5) / 14
+    calm, exact = (models.objective(rows, losses, exact).data.targets for exact in (False, True))
+    assert abs(stats.skew(exact)) < 0.5 * abs(stats.skew(losses))
+    if bent:
+        np.testing.assert_array_equal(calm, exact)
+    else:
+        assert np.corrcoef(calm, losses)[0, 1] == pytest.approx(1.0, abs=1e-12)
 
 
 def test_minimiser_finds_rosenbrocks_valley_within_bounds():

@@ -12,7 +12,7 @@ from luthier.space import Float, Space
 ROWS = np.random.default_rng(0).random((14, 2))
 VALUES = np.exp(3 * ROWS[:, 0]) - 4.0 * ROWS[:, 1]
 ASKED = {
-    "warped": lambda m: m.objective(ROWS, VALUES),
+    "calm": lambda m: m.objective(ROWS, VALUES),
     "linear": lambda m: m.objective(ROWS, VALUES, linear=True),
     "exact": lambda m: m.objective(ROWS, VALUES, exact=True),
     "bound": lambda m: m.bound(ROWS, VALUES),

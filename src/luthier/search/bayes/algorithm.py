@@ -23,7 +23,8 @@ class Bayes:
 
     With one objective it looks at the trials in two ways in turn: every second proposal, from 12 results on, takes them
     as exact and asks for a clear improvement, so that a rough function does not hold it in one place (not where the
-    results are clearly noisy); where most parameters are choices and trial after trial ends alike, it looks elsewhere.
+    results are clearly noisy). A power transform takes skew out of the results; where all parameters are numbers, in
+    every second proposal only. Where most parameters are choices and trial after trial ends alike, it looks elsewhere.
     Two objectives by the exact expected gain in hypervolume, more by random weights; constraints and failures by their
     modelled probability; stopped trials count as no better than the median; pending ones by fantasies of their results.
     Permutations are compared by discordant pairs (as in the Mallows kernel), by places and by neighbours around the

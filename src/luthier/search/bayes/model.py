@@ -78,6 +78,7 @@ class Models:
 
     def __init__(self, encoding: Encoding, refits: int = 1) -> None:
         self.encoding, self.refits = encoding, refits
+        self.calm: warp.Transform = warp.outputs if encoding.categorical.any() else warp.linear
         self._thetas: dict[bytes, Array] = {}
 
     def objective(self, rows: Array, losses: Array, exact: bool = False, linear: bool = False) -> Process:
@@ -86,14 +87,16 @@ class Models:
         Args:
             rows: shape (n, d).
             losses: shape (n,).
-            exact: takes the results as almost free of noise.
-            linear: keeps the losses' proportions, and so those of the areas that two of them span.
+            exact: takes the results as almost free of noise, and bends them.
+            linear: keeps the losses' proportions, and so those of the areas that two of them span; without either
+                they are kept where there are numbers only, bent where options that are far worse may skew them.
         """
-        return self._process(rows, losses, warp.linear if linear else warp.outputs, QUIET if exact else None)
+        transform = warp.linear if linear else warp.outputs if exact else self.calm
+        return self._process(rows, losses, transform, QUIET if exact else None)
 
     def noise(self, rows: Array, losses: Array) -> float:
         """The noise variance that fits best, where the results' own variance is 1."""
-        return math.exp(self._theta(rows, losses, warp.outputs)[-2])
+        return math.exp(self._theta(rows, losses, self.calm)[-2])
 
     def bound(self, rows: Array, slacks: Array) -> Process:
         """The process of a quantity that must stay below 0; far values pulled in, 0 kept."""
@@ -156,7 +159,8 @@ def _one(models: Models, learned: Learned, waiting: Array, generator: np.random.
 
     A rough function looks like a smooth one with noise, and then the same place is tried again and again for a little
     more. The bold view believes every result and wants a clear improvement, so that it looks elsewhere; either view
-    alone does worse than the two in turn. Where results are clearly noisy nothing is gained by believing them.
+    alone does worse than the two in turn. Where results are clearly noisy nothing is gained by believing them. Among
+    numbers only the bold view bends the results: two views that err in different ways miss less than two alike.
     """
     single = scalarise(learned.losses, generator)
     bold = bold and len(single) >= _SETTLED

@@ -237,3 +237,10 @@ def test_the_iris_example_runs_along_its_grid(capsys):
     rows = re.findall(r"^ +\d+ +(0\.\d+)", others, re.MULTILINE)
     assert len(rows) == 19
     assert max(map(float, rows)) <= accuracy
+
+
+def test_python_m_is_the_same_command():
+    version = subprocess.run([sys.executable, "-m", "luthier", "--version"], capture_output=True, text=True, check=True)
+    assert version.stdout.startswith("luthier, version ")
+    wrong = subprocess.run([sys.executable, "-m", "luthier", "no-such-command"], capture_output=True, check=False)
+    assert wrong.returncode == 2

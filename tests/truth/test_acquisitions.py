@@ -36,7 +36,7 @@ def test_expected_gain_in_hypervolume_by_monte_carlo(front):
     for row, value in zip(rows, wanted(rows), strict=True):
         (m1, v1), (m2, v2) = FIRST.predict(row[None]), SECOND.predict(row[None])
         normal = rng.normal(size=(3_000, 2))
-        drawn = np.array([m1[0, 0], m2[0, 0]]) + normal * np.sqrt([v1[0], v2[0]])
+        drawn = np.array([m1[0], m2[0]]) + normal * np.sqrt([v1[0], v2[0]])
         gains = [pareto.hypervolume(np.vstack([inside, y]), REFERENCE) - before for y in drawn]
         assert math.exp(value) == pytest.approx(np.mean(gains), abs=4 * np.std(gains) / len(gains) ** 0.5 + 1e-4)
 
@@ -60,15 +60,15 @@ def test_gain_in_hypervolume_far_from_hope_stays_finite():
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_feasibility_multiplies_the_improvement_and_has_its_gradient(alone):
-    improvement = None if alone else Improvement(FIRST, np.array([-0.3]))
+    improvement = None if alone else Improvement(FIRST, -0.3)
     wanted = Feasible(improvement, [(SECOND, 0.0), (process(3), 0.4)])
     for row in np.random.default_rng(3).random((4, 2)):
         slope = optimize.approx_fprime(row, lambda x: float(wanted(x[None])[0]), 1e-7)
         np.testing.assert_allclose(wanted.with_gradient(row[None])[1][0], slope, rtol=1e-3, atol=1e-4)
         mean, variance = SECOND.predict(row[None])
         other, spread = process(3).predict(row[None])
-        chance = stats.norm.cdf(-mean[0, 0] / math.sqrt(variance[0] + SECOND.noise))
-        chance *= stats.norm.cdf((0.4 - other[0, 0]) / math.sqrt(spread[0] + SECOND.noise))
+        chance = stats.norm.cdf(-mean[0] / math.sqrt(variance[0] + SECOND.noise))
+        chance *= stats.norm.cdf((0.4 - other[0]) / math.sqrt(spread[0] + SECOND.noise))
         base = 0.0 if improvement is None else improvement(row[None])[0]
         assert wanted(row[None])[0] == pytest.approx(base + math.log(chance))
 

@@ -46,12 +46,12 @@ class Source:
 
     def predict(self, features: Array) -> Array:
         """What it expects at feature rows, in standard deviations, lower is better, shape (n,)."""
-        return np.asarray(self._process.predict(features)[0][:, 0])
+        return np.asarray(self._process.predict(features)[0])
 
     def predict_with_slopes(self, features: Array) -> tuple[Array, Array]:
         """The same, and its slopes, shape (n, d)."""
         mean, _, slopes, _ = self._process.predict_with_slopes(features)
-        return mean[:, 0], slopes[:, 0]
+        return mean, slopes
 
     def agreement(self, features: Array, places: Array) -> float:
         """How far the ranks that it predicts are those that came out, see :func:`agreement`.

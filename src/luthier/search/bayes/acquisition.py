@@ -32,7 +32,7 @@ def log_h(z: Array) -> Array:
     return out
 
 
-def log_ei(mean: Array, deviation: Array, best: Array) -> tuple[Array, Array, Array]:
+def log_ei(mean: Array, deviation: Array, best: Array | float) -> tuple[Array, Array, Array]:
     """Log of the expected improvement below ``best``, and its slopes.
 
     EI = s h(z), z = (best - mean) / s, h(z) = phi(z) + z Phi(z).
@@ -53,42 +53,29 @@ def log_ei(mean: Array, deviation: Array, best: Array) -> tuple[Array, Array, Ar
 
 
 class Improvement:
-    """Log expected improvement of a process, averaged over fantasies of its pending points.
+    """Log expected improvement of a process.
 
     Args:
-        process: one column of weights per fantasy.
-        best: the incumbent of each fantasy, shape (s,).
+        process: what the trials say.
+        best: what has to be improved on.
     """
 
-    def __init__(self, process: Process, best: Array) -> None:
+    def __init__(self, process: Process, best: float) -> None:
         self.process, self.best = process, best
 
     def __call__(self, rows: Array) -> Array:
         """Values at feature rows, shape (b,)."""
         mean, variance = self.process.predict(rows)
-        deviation = np.sqrt(variance)[:, None]
-        each = log_h((self.best - mean) / deviation) + np.log(deviation)
-        return _log_mean(each)[0]
+        deviation = np.sqrt(variance)
+        return np.asarray(log_h((self.best - mean) / deviation) + np.log(deviation))
 
     def with_gradient(self, rows: Array) -> tuple[Array, Array]:
         """Values, shape (b,), and gradients, shape (b, f)."""
         mean, variance, d_mean, d_variance = self.process.predict_with_slopes(rows)
         deviation = np.sqrt(variance)
-        each, by_mean, by_deviation = log_ei(mean, deviation[:, None], self.best)
-        value, share = _log_mean(each)
-        gradient = ((share * by_mean)[..., None] * d_mean).sum(1)
-        gradient += (share * by_deviation).sum(1)[:, None] * d_variance / (2.0 * deviation[:, None])
+        value, by_mean, by_deviation = log_ei(mean, deviation, self.best)
+        gradient = by_mean[:, None] * d_mean + (by_deviation / (2.0 * deviation))[:, None] * d_variance
         return value, gradient
-
-
-def _log_mean(logs: Array) -> tuple[Array, Array]:
-    """log of the mean of exponentials by row, shape (b,), and each one's share of it, shape (b, s)."""
-    if logs.shape[1] == 1:
-        return logs[:, 0], np.ones_like(logs)
-    peak = logs.max(1)
-    each = np.exp(logs - peak[:, None])
-    total = each.sum(1)
-    return peak + np.log(total / logs.shape[1]), each / total[:, None]
 
 
 class Hypervolume:
@@ -119,16 +106,16 @@ class Hypervolume:
     def __call__(self, rows: Array) -> Array:
         """Values at feature rows, shape (b,)."""
         (m1, v1), (m2, v2) = (p.predict(rows) for p in self.processes)
-        return self._strips(m1, np.sqrt(v1)[:, None], m2, np.sqrt(v2)[:, None])[0]
+        return self._strips(m1[:, None], np.sqrt(v1)[:, None], m2[:, None], np.sqrt(v2)[:, None])[0]
 
     def with_gradient(self, rows: Array) -> tuple[Array, Array]:
         """Values, shape (b,), and gradients, shape (b, d)."""
         m1, v1, dm1, dv1 = self.processes[0].predict_with_slopes(rows)
         m2, v2, dm2, dv2 = self.processes[1].predict_with_slopes(rows)
         s1, s2 = np.sqrt(v1)[:, None], np.sqrt(v2)[:, None]
-        value, by = self._strips(m1, s1, m2, s2)
-        gradient = by[0][:, None] * dm1[:, 0] + by[1][:, None] * dv1 / (2.0 * s1)
-        gradient += by[2][:, None] * dm2[:, 0] + by[3][:, None] * dv2 / (2.0 * s2)
+        value, by = self._strips(m1[:, None], s1, m2[:, None], s2)
+        gradient = by[0][:, None] * dm1 + by[1][:, None] * dv1 / (2.0 * s1)
+        gradient += by[2][:, None] * dm2 + by[3][:, None] * dv2 / (2.0 * s2)
         return value, gradient
 
     def _strips(self, m1: Array, s1: Array, m2: Array, s2: Array) -> tuple[Array, list[Array]]:
@@ -172,7 +159,7 @@ class Feasible:
         value = np.zeros(len(rows)) if self.base is None else self.base(rows)
         for process, limit in self.bounds:
             mean, variance = process.predict(rows)
-            value = value + special.log_ndtr((limit - mean[:, 0]) / np.sqrt(variance + process.noise))
+            value = value + special.log_ndtr((limit - mean) / np.sqrt(variance + process.noise))
         return value
 
     def with_gradient(self, rows: Array) -> tuple[Array, Array]:
@@ -182,9 +169,9 @@ class Feasible:
         for process, limit in self.bounds:
             mean, variance, d_mean, d_variance = process.predict_with_slopes(rows)
             deviation = np.sqrt(variance + process.noise)
-            z = (limit - mean[:, 0]) / deviation
+            z = (limit - mean) / deviation
             log_share = special.log_ndtr(z)
             by_z = np.exp(-0.5 * (z * z + _LOG_2PI) - log_share)
-            d_z = -d_mean[:, 0] / deviation[:, None] - (z / (2.0 * deviation**2))[:, None] * d_variance
+            d_z = -d_mean / deviation[:, None] - (z / (2.0 * deviation**2))[:, None] * d_variance
             value, gradient = value + log_share, gradient + by_z[:, None] * d_z
         return value, gradient

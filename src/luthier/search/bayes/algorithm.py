@@ -26,7 +26,7 @@ class Bayes:
     results are clearly noisy). A power transform takes skew out of the results; where all parameters are numbers, in
     every second proposal only. Where most parameters are choices and trial after trial ends alike, it looks elsewhere.
     Two objectives by the exact expected gain in hypervolume, more by random weights; constraints and failures by their
-    modelled probability; stopped trials count as no better than the median; pending ones by fantasies of their results.
+    modelled probability; stopped trials count as no better than the median; pending ones give what is expected.
     Permutations are compared by discordant pairs (as in the Mallows kernel), by places and by neighbours around the
     circle, subsets by membership and by size, each with a length scale of its own; moves refine them. Priors add
     (10 / n) log prior, from n = 10 on (10 / n)^2, to the log acquisition, times how far the trials bear them out, and

@@ -145,8 +145,7 @@ class Process:
     """A Gaussian process given data and hyper-parameters.
 
     Args:
-        data: shape (n, ...) as in :class:`Data`; targets may have several columns, shape (n, s): same
-            points, several sets of values (fantasies).
+        data: shape (n, ...) as in :class:`Data`.
         theta: shape (d + 3,), see :class:`Evidence`.
     """
 
@@ -157,8 +156,7 @@ class Process:
         self.factor = cholesky(self.cross(data.rows), self.noise + JITTER)
         lower = np.tril(lapack.dpotri(self.factor, lower=1)[0])
         self.inverse = lower + np.tril(lower, -1).T
-        columns = data.targets if data.targets.ndim == 2 else data.targets[:, None]
-        self.weights = lapack.dpotrs(self.factor, columns, lower=1)[0]
+        self.weights = lapack.dpotrs(self.factor, data.targets, lower=1)[0]
 
     def cross(self, rows: Array) -> Array:
         """Covariances with the data, shape (b, n)."""
@@ -171,20 +169,13 @@ class Process:
         return self.signal * self.shape.value(gaps)
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
-        """Mean of the noise-free function, shape (b, s), and its variance, shape (b,)."""
+        """Mean of the noise-free function and its variance, both of shape (b,)."""
         k = self.cross(rows)
         variance = self.signal - ((k @ self.inverse) * k).sum(1)
         return k @ self.weights, np.maximum(variance, 1e-12)
 
-    def joint(self, rows: Array) -> tuple[Array, Array]:
-        """Mean, shape (b, s), and the covariance matrix of the noise-free function, shape (b, b)."""
-        k = self.cross(rows)
-        gaps = kernel.squares(rows[:, None, :], rows[None], self.data.categorical, self.data.blocks)
-        covariance = self.signal * self.shape.value(gaps) - k @ self.inverse @ k.T
-        return k @ self.weights, covariance + 1e-12 * np.eye(len(rows))
-
     def predict_with_slopes(self, rows: Array) -> tuple[Array, Array, Array, Array]:
-        """As :meth:`predict`, with d mean / d rows, shape (b, s, d), and d variance / d rows, (b, d).
+        """As :meth:`predict`, with d mean / d rows and d variance / d rows, both of shape (b, d).
 
         Slopes mean nothing for categories.
         """
@@ -197,9 +188,8 @@ class Process:
         slopes *= -2.0 * self.signal * away  # now d k_i / d x_j, shape (b, n, columns)
         half = k @ self.inverse
         variance = np.maximum(self.signal - (half * k).sum(1), 1e-12)
-        d_mean = np.zeros((len(rows), self.weights.shape[1], rows.shape[1]))
-        d_variance = np.zeros(rows.shape)
-        d_mean[..., columns] = np.einsum("bnd,ns->bsd", slopes, self.weights)
+        d_mean, d_variance = np.zeros(rows.shape), np.zeros(rows.shape)
+        d_mean[:, columns] = np.einsum("bnd,n->bd", slopes, self.weights)
         d_variance[:, columns] = -2.0 * np.einsum("bnd,bn->bd", slopes, half)
         return k @ self.weights, variance, d_mean, d_variance
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from luthier import pareto
 from luthier.pareto import Array
@@ -16,12 +15,11 @@ from luthier.search._encode import Encoding
 from luthier.search._memory import Memory, Table
 from luthier.search.bayes import warp
 from luthier.search.bayes.acquisition import Feasible, Hypervolume, Improvement
-from luthier.search.bayes.fit import Data, Process, cholesky, fit
+from luthier.search.bayes.fit import Data, Process, fit
 from luthier.trial import Status, Trial
 
 CAP = 256
 _FITTED = 128
-_FANTASIES = 8
 _LEADING = 64
 _REMEMBERED = 16
 _BAD = 0.5
@@ -168,11 +166,11 @@ def _one(models: Models, learned: Learned, waiting: Array, generator: np.random.
         bold = models.noise(learned.rows[:-1], single[:-1]) < _LOUD
     process = _with_failures(models, learned, single, bold)
     if len(waiting):
-        process = fantasise(process, waiting)
+        process = believe(process, waiting)
     good = np.flatnonzero(learned.feasible)
     leading = good[np.argsort(single[good], kind="stable")[:_LEADING]]
     known = np.vstack([models.encoding.features(learned.rows[leading]), waiting])
-    return Improvement(process, process.predict(known)[0].min(0) - (_CLEAR if bold else 0.0))
+    return Improvement(process, float(process.predict(known)[0].min()) - (_CLEAR if bold else 0.0))
 
 
 def _two(models: Models, learned: Learned, waiting: Array) -> Hypervolume:
@@ -180,7 +178,7 @@ def _two(models: Models, learned: Learned, waiting: Array) -> Hypervolume:
     if len(waiting):
         processes = [believe(p, waiting) for p in processes]
     known = np.vstack([models.encoding.features(learned.rows[learned.feasible]), waiting])
-    means = np.stack([p.predict(known)[0][:, 0] for p in processes], 1)
+    means = np.stack([p.predict(known)[0] for p in processes], 1)
     front = means[pareto.front(means)]
     worst = means.max(0)  # of all trials: seen from its own corner, a front of one point has no ends to look for
     reference = worst + 0.1 * np.maximum(worst - means.min(0), 0.1)
@@ -231,30 +229,17 @@ def scalarise(losses: Array, generator: np.random.Generator) -> Array:
     return np.asarray(scaled.max(1) + 0.05 * scaled.sum(1))
 
 
-def fantasise(process: Process, waiting: Array) -> Process:
-    """The process with pending points added, in several versions of what they may give.
-
-    They follow the joint posterior of the pending points: its Cholesky factor times fixed normal quantiles, shuffled
-    per point, so that nothing is drawn and neighbours agree.
+def believe(process: Process, waiting: Array) -> Process:
+    """The process with pending points added at their mean: what is expected there changes nothing, doubt shrinks.
 
     Args:
         process: of finished trials.
         waiting: features of pending points, shape (p, d).
     """
-    mean, covariance = process.joint(waiting)
-    levels = special.ndtri((np.arange(_FANTASIES) + 0.5) / _FANTASIES)
-    order = np.random.Generator(np.random.Philox(key=0)).random((len(waiting), _FANTASIES)).argsort(1)
-    factor = cholesky(covariance, 1e-8 * process.signal)
-    return _grown(process, waiting, mean + factor @ levels[order])
-
-
-def believe(process: Process, waiting: Array) -> Process:
-    """The process with pending points added at their mean."""
     return _grown(process, waiting, process.predict(waiting)[0])
 
 
 def _grown(process: Process, waiting: Array, values: Array) -> Process:
     old = process.data
-    known = np.broadcast_to(old.targets.reshape(len(old.rows), -1), (len(old.rows), values.shape[1]))
-    targets = np.vstack([known, values])
+    targets = np.concatenate([old.targets, values])
     return Process(replace(old, rows=np.vstack([old.rows, waiting]), targets=targets), process.theta)

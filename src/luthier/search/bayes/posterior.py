@@ -73,7 +73,7 @@ def posterior(encoding: Encoding, rows: Array, losses: Array) -> Posterior | Non
         mean, variance = Process(data, theta).predict(features)
     unit = scale * spread
     noise = math.exp(0.5 * theta[data.d + 1])
-    return Posterior(kept, scale * middle + unit * mean[:, 0], unit * np.sqrt(variance), unit * noise)
+    return Posterior(kept, scale * middle + unit * mean, unit * np.sqrt(variance), unit * noise)
 
 
 def _kept(losses: Array) -> kernel.Index:

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 import luthier as lt
 from luthier.measure.latency import measure
 from luthier.metrics import Metric, Transcript
-from luthier.train import recalibrate
 
 HEIGHT, WIDTH = 64, 192
 LETTERS = string.digits + string.punctuation + " €" + string.ascii_uppercase + string.ascii_lowercase
@@ -218,7 +217,6 @@ def main() -> None:
     small = lt.prune_neurons(
         dense, example, ratio=given.ratio, criterion="l2", multiple=8, compensate="least_squares", data=seen
     )
-    recalibrate(small.model, data)
     print(small.plan, small.target, *small.check, sep="\n", flush=True)
     print("dense", before, "after the cut", score(small, "test"), flush=True)
 

@@ -27,6 +27,7 @@ from luthier import importance
 from luthier.allocate import Rounding, allocate, measure_map
 from luthier.allocate import names as allocation_names
 from luthier.checkpoint import seeded
+from luthier.distillation import Fade
 from luthier.model import analyse
 from luthier.model.cost import count_macs
 from luthier.surgery import cut
@@ -38,7 +39,11 @@ DATA = {"fashion": (fashion, ResNet), "reuters": (reuters, Encoder)}
 NEUTRAL = "uniform"  # the allocation under which criteria are compared
 DEFAULT = importance.AUTO[0]
 BEST = ("l2", "fisher")  # the criteria under which allocations are compared
-TEACHING = {"losses": {"kl": 0.5, "task": 0.5}, "temperature": 4.0}
+TEACHING = {
+    "distilled": {"losses": {"kl": 0.5, "task": 0.5}, "temperature": 4.0},
+    "distilled, fading": {"losses": {"kl": Fade(0.5), "task": Fade(0.5, 1.0)}, "temperature": 4.0},
+}
+FINE_TUNED = "fine-tuned"
 
 
 class Bench:
@@ -60,10 +65,10 @@ class Bench:
         self.dense_macs = count_macs(self.dense, x[:1])
         self._scores: dict[str, dict] = {}
 
-    def _train(self, model: torch.nn.Module, epochs: int, lr: float, distil: bool = False) -> torch.nn.Module:
+    def _train(self, model: torch.nn.Module, epochs: int, lr: float, taught: str = FINE_TUNED) -> torch.nn.Module:
         how = {"epochs": epochs, "lr": lr, "seed": self.seed, "progress": False}
-        if distil:
-            return lt.distill(model, self.dense, self.task, **TEACHING, **how)
+        if taught != FINE_TUNED:
+            return lt.distill(model, self.dense, self.task, **TEACHING[taught], **how)
         return lt.fit(model, self.task, **how)
 
     def _dense(self) -> torch.nn.Module:
@@ -124,26 +129,27 @@ class Bench:
             recalibrate(pruned.model, self.task)
         return pruned.model
 
-    def row(self, model: torch.nn.Module, distil: bool = False) -> dict:
+    def row(self, model: torch.nn.Module, taught: str = FINE_TUNED) -> dict:
         out = {"macs": count_macs(model, self.inputs[:1]) / self.dense_macs, "cut": self.test(model)}
-        self._train(model, self.args.epochs, self.args.lr, distil)
+        self._train(model, self.args.epochs, self.args.lr, taught)
         return {**out, "tuned": self.test(model)}
 
-    def cell(self, kind: str, kept: float, criterion: str, allocation: str, distil: bool = False, fitted: bool = True):
-        """A cell of our own."""
-        made = lambda: self.row(self.pruned(criterion, allocation, kept, fitted), distil)  # noqa: E731
+    def cell(self, kind: str, kept: float, criterion: str, allocation: str, taught: str = FINE_TUNED) -> None:
+        """A cell of our own; without the re-fit where its name does not say so."""
+        fitted = "re-fitted" in kind or not kind.startswith("default")
+        made = lambda: self.row(self.pruned(criterion, allocation, kept, fitted), taught)  # noqa: E731
         self.cells(f"{kind}|{kept:g}|{self.seed}", made)
 
     def deciding(self, kept: float) -> None:
         """The default, Torch-Pruning, and small dense networks."""
         at = f"{kept:g}|{self.seed}"
-        self.cell("default|auto, sensitivity, re-fitted in order, distilled", kept, DEFAULT, "sensitivity", distil=True)
+        for taught in (*TEACHING, FINE_TUNED):
+            self.cell(f"default|auto, sensitivity, re-fitted in order, {taught}", kept, DEFAULT, "sensitivity", taught)
         for name in theirs():
             self.cells(f"Torch-Pruning|{name}|{at}", lambda name=name: self.their_row(name, kept))
-        self.cell("default|auto, sensitivity, re-fitted in order, fine-tuned", kept, DEFAULT, "sensitivity")
-        self.cell("default|auto, sensitivity, distilled", kept, DEFAULT, "sensitivity", distil=True, fitted=False)
-        self.cells(f"small dense|trained|{at}", lambda: self.small(kept, False))
-        self.cells(f"small dense|distilled|{at}", lambda: self.small(kept, True))
+        self.cell("default|auto, sensitivity, distilled", kept, DEFAULT, "sensitivity", "distilled")
+        for name, taught in (("trained", FINE_TUNED), ("distilled", "distilled")):
+            self.cells(f"small dense|{name}|{at}", lambda taught=taught: self.small(kept, taught))
 
     def allocations(self, kept: float) -> None:
         """Every allocation under the two best criteria, fine-tuned."""
@@ -157,7 +163,7 @@ class Bench:
         for name in self.criteria_here:
             self.cell(f"criterion|{name}", kept, name, NEUTRAL)
 
-    def small(self, kept: float, distil: bool) -> dict:
+    def small(self, kept: float, taught: str) -> dict:
         """A narrower network from the start, for as many epochs as the dense one's training and the recovery had."""
         widths = [w / 64 for w in range(4, 65)]
         costs = [count_macs(self.network(w), self.inputs[:1]) / self.dense_macs for w in widths]
@@ -165,7 +171,7 @@ class Bench:
         with seeded(self.seed):
             model = self.network(width)
         epochs = self.args.dense_epochs + self.args.epochs
-        self._train(model, epochs, self.args.dense_lr, distil)
+        self._train(model, epochs, self.args.small_lr or self.args.dense_lr, taught)
         return {"macs": count_macs(model, self.inputs[:1]) / self.dense_macs, "tuned": self.test(model)}
 
     def their_row(self, name: str, kept: float) -> dict:
@@ -253,6 +259,7 @@ def main() -> None:
     parser.add_argument("--dense-epochs", type=int, default=12)
     parser.add_argument("--lr", type=float, default=5e-3, help="of the recovery")
     parser.add_argument("--dense-lr", type=float, default=3e-3)
+    parser.add_argument("--small-lr", type=float, help="of small dense networks; as the dense one's, if not given")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--kept", type=float, nargs="+", default=[0.25, 0.1, 0.5, 0.33])
     parser.add_argument("--name", default="fashion")

@@ -65,7 +65,8 @@ class Trainer:
         model: trained in place.
         task: where the data come from, and how an epoch is judged.
         recipe: how to train.
-        loss: of the model on a batch; None for the task's own.
+        loss: of the model on a batch; None for the task's own. Its attribute ``done``, where it has one, is kept at the
+            share of steps done.
         batches: gives an epoch's batches; None for the task's training data.
         beside: what else there is.
     """

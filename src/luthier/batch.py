@@ -216,3 +216,20 @@ def device_of(model: nn.Module) -> torch.device:
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+def check_precision(model: nn.Module, batch: Batch) -> None:
+    """Refuses a batch that is not of the model's precision.
+
+    Raises:
+        UsageError: inputs of another floating-point type than the parameters, outside autocast.
+    """
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    for x in (*batch.inputs, *batch.named.values()):
+        if own is not None and x.is_floating_point() and x.dtype != own and not torch.is_autocast_enabled():
+            raise UsageError(
+                "model and data differ in precision",
+                expected=f"inputs of {own}, as the model's parameters",
+                got=x.dtype,
+                fix="model.to(x.dtype), or convert the data",
+            )

@@ -15,7 +15,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from luthier.batch import Batch, device_of, outputs_of
+from luthier.batch import Batch, check_precision, device_of, outputs_of
 from luthier.checkpoint import Checkpoint, key_of, random_state, seed_streams, seeded, set_random_state
 from luthier.devices import Devices, One, as_devices, mixed_type
 from luthier.errors import ObjectiveError, UsageError
@@ -132,7 +132,7 @@ class Trainer:
     def _learn(self, batch: Batch) -> float:
         mixed = torch.autocast(self.device.type, self.precision) if self.precision else nullcontext()
         with mixed:
-            _check_precision(self.model, batch)
+            check_precision(self.model, batch)
             if hasattr(self.loss, "done"):
                 self.loss.done = min(1.0, self.step / self.steps)
             loss = self.loss(self.run_model, batch)
@@ -281,18 +281,6 @@ class Record:
 def has_batch_norm(model: nn.Module) -> bool:
     """Whether training takes statistics over the examples of a batch alone, without positions."""
     return any(isinstance(m, nn.BatchNorm1d) for m in model.modules())
-
-
-def _check_precision(model: nn.Module, batch: Batch) -> None:
-    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    for x in (*batch.inputs, *batch.named.values()):
-        if own is not None and x.is_floating_point() and x.dtype != own and not torch.is_autocast_enabled():
-            raise UsageError(
-                "model and data differ in precision",
-                expected=f"inputs of {own}, as the model's parameters",
-                got=x.dtype,
-                fix="model.to(x.dtype), or convert the data",
-            )
 
 
 @torch.no_grad()

@@ -190,12 +190,12 @@ def test_the_kernel_is_positive_definite_over_every_value_active_or_not(share):
     encoding, rng = Encoding(space), np.random.default_rng(0)
     rows = encoding.features(rng.random((120, len(encoding))))
     gaps = kernel.squares(rows[:, None], rows[None], encoding.categorical, encoding.blocks)
-    assert gaps.shape == (120, 120, 2 + 3 + 2)
+    assert gaps.shape == (2 + 3 + 2, 120, 120)
     assert gaps.min() >= 0.0
     assert gaps.max() <= 1.0 + 1e-12
     flat = kernel.squares(rows[:60], rows[60:], encoding.categorical, encoding.blocks)
-    assert np.allclose(flat, gaps[np.arange(60), np.arange(60, 120)], atol=1e-12)
-    matrix = kernel.Shape(rng.uniform(0.5, 5.0, 7), share).value(gaps)
+    assert np.allclose(flat, gaps[:, np.arange(60), np.arange(60, 120)], atol=1e-12)
+    matrix = kernel.Shape(rng.uniform(0.5, 5.0, 7), share).with_slopes(gaps)[0]
     assert np.linalg.eigvalsh(matrix).min() > -1e-9
 
 

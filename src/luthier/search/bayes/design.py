@@ -80,4 +80,4 @@ def farthest(encoding: Encoding, unit: Array, known: Array) -> Array:
     each = kernel.squares(
         encoding.features(unit)[:, None], encoding.features(known)[None], encoding.categorical, tuple(encoding.blocks)
     )
-    return np.asarray(unit[np.argsort(-each.sum(-1).min(1), kind="stable")])
+    return np.asarray(unit[np.argsort(-each.sum(0).min(1), kind="stable")])

@@ -15,7 +15,7 @@ from luthier.search._structures import Block
 from luthier.search.bayes import kernel, optimise, structures
 
 JITTER = 1e-8
-_BLOCK = 65_536
+_BLOCK = 32_768
 _GAIN = 1e-2  # of log posterior probability: a smaller one ends the fit
 _LENGTH_SPREAD2 = 0.5
 _NOISE_MEAN, _NOISE_SPREAD2 = -6.0, 4.0
@@ -67,8 +67,9 @@ class Evidence:
     def __init__(self, data: Data) -> None:
         self.data = data
         self.n, self.d = len(data.targets), data.d
-        self.low = np.tril_indices(self.n, -1)
-        self.gaps = kernel.squares(data.rows[self.low[0]], data.rows[self.low[1]], data.categorical, data.blocks)
+        self.first, second = np.tril_indices(self.n, -1)
+        self.second, self.place = second, second * self.n + self.first  # of the pair in memory, column by column
+        self.gaps = kernel.squares(data.rows[self.first], data.rows[second], data.categorical, data.blocks)
         self.mean = np.concatenate([np.zeros(self.d), [0.0, _NOISE_MEAN, 0.0]])
         self.spread2 = np.concatenate([np.full(self.d, _LENGTH_SPREAD2), [1.0, _NOISE_SPREAD2, 2.25]])
 
@@ -91,25 +92,25 @@ class Evidence:
         signal, noise = math.exp(theta[d]), math.exp(theta[d + 1])
         form = shape(theta, d)
         joint, slope, single = form(self.gaps)
-        alone = single @ np.full(d, 1.0 / d)
+        alone = single.sum(0) / d
         correlation = (1.0 - form.share) * joint + form.share * alone
-        matrix = np.empty((n, n))
-        matrix[self.low] = signal * correlation
-        matrix.flat[:: n + 1] = signal + noise + JITTER
-        factor, failed = lapack.dpotrf(matrix, lower=1, clean=0)
+        memory = np.zeros(n * n)
+        memory[self.place] = signal * correlation
+        memory[:: n + 1] = signal + noise + JITTER
+        factor, failed = lapack.dpotrf(memory.reshape(n, n).T, lower=1, clean=0, overwrite_a=1)
         if failed:
             return 1e10, np.zeros_like(theta)
         weights = lapack.dpotrs(factor, self.data.targets, lower=1)[0]
         value = 0.5 * float(self.data.targets @ weights) + float(np.log(factor.diagonal()).sum())
-        full = lapack.dpotri(factor, lower=1)[0]
+        full = lapack.dpotri(factor, lower=1, overwrite_c=1)[0].T.reshape(-1)
         # twice d value / dK = K^-1 - a a^T, below the diagonal and on it
-        off = full[self.low] - weights[self.low[0]] * weights[self.low[1]]
-        diagonal = 0.5 * float((full.diagonal() - weights * weights).sum())
+        off = full[self.place] - weights[self.first] * weights[self.second]
+        diagonal = 0.5 * float((full[:: n + 1] - weights * weights).sum())
         gradient = np.empty_like(theta)
-        by_gap = (1.0 - form.share) * ((off * slope) @ self.gaps)
+        by_gap = (1.0 - form.share) * (self.gaps @ (off * slope))
         single *= single
         single *= self.gaps
-        by_gap += (0.5 * form.share / d) * (off @ single)
+        by_gap += (0.5 * form.share / d) * (single @ off)
         gradient[:d] = 2.0 * signal * form.inverse * by_gap
         gradient[d] = signal * (float(off @ correlation) + diagonal)
         gradient[d + 1] = noise * diagonal
@@ -153,6 +154,11 @@ class Process:
         self.data, self.theta = data, theta
         self.signal, self.noise = math.exp(theta[data.d]), math.exp(theta[data.d + 1])
         self.shape = shape(theta, data.d)
+        self.columns = kernel.single(data.categorical, data.blocks)
+        self.steep = np.flatnonzero(~data.categorical[self.columns])  # which of the dimensions are numbers
+        self.scale = np.ones(len(data.categorical))
+        self.scale[self.columns[self.steep]] = np.sqrt(0.5 * self.shape.inverse[self.steep])
+        self.others = np.setdiff1d(np.arange(data.d), self.steep)
         self.factor = cholesky(self.cross(data.rows), self.noise + JITTER)
         lower = np.tril(lapack.dpotri(self.factor, lower=1)[0])
         self.inverse = lower + np.tril(lower, -1).T
@@ -165,8 +171,14 @@ class Process:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _cross(self, rows: Array) -> Array:
-        gaps = kernel.squares(rows[:, None, :], self.data.rows[None], self.data.categorical, self.data.blocks)
-        return self.signal * self.shape.value(gaps)
+        data = self.data
+        a, b = rows * self.scale, data.rows * self.scale  # of numbers; cheaper than to scale what comes of all pairs
+        halves = kernel.squares(a[:, None, :], b[None], data.categorical, data.blocks)
+        for j in self.others:
+            halves[j] *= 0.5 * self.shape.inverse[j]
+        covariances = self.shape.value(halves)
+        covariances *= self.signal
+        return covariances
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
         """Mean of the noise-free function and its variance, both of shape (b,)."""
@@ -179,18 +191,20 @@ class Process:
 
         Slopes mean nothing for categories.
         """
-        columns = kernel.single(self.data.categorical, self.data.blocks)
-        away = rows[:, None, columns] - self.data.rows[None][..., columns]
+        columns = self.columns
+        away = kernel.differences(rows[:, None, columns], self.data.rows[None][..., columns])
         gaps = kernel.squares(rows[:, None, :], self.data.rows[None], self.data.categorical, self.data.blocks)
         correlation, slopes = self.shape.with_slopes(gaps)
         k = self.signal * correlation
-        slopes = slopes[..., : len(columns)]
-        slopes *= -2.0 * self.signal * away  # now d k_i / d x_j, shape (b, n, columns)
+        slopes = slopes[: len(columns)]
+        slopes *= away
+        slopes *= -2.0 * self.signal  # now d k_i / d x_j, shape (columns, b, n)
         half = k @ self.inverse
         variance = np.maximum(self.signal - (half * k).sum(1), 1e-12)
         d_mean, d_variance = np.zeros(rows.shape), np.zeros(rows.shape)
-        d_mean[:, columns] = np.einsum("bnd,n->bd", slopes, self.weights)
-        d_variance[:, columns] = -2.0 * np.einsum("bnd,bn->bd", slopes, half)
+        d_mean[:, columns] = (slopes @ self.weights).T
+        slopes *= half
+        d_variance[:, columns] = -2.0 * slopes.sum(2).T
         return k @ self.weights, variance, d_mean, d_variance
 
 

@@ -53,17 +53,26 @@ def squares(a: Array, b: Array, categorical: NDArray[np.bool_], blocks: Sequence
         b: shape (..., d), broadcasting with a; with structures (m, d) each, or (b, 1, d) and (1, n, d).
         categorical: which dimensions have no order, shape (d,).
         blocks: the structures, whose columns make gaps of their own.
+
+    Returns:
+        shape (d, ...): dimensions come first, so that all arithmetic runs along long stretches of memory.
     """
     if blocks:
         kept = single(categorical, blocks)
         plain = squares(a[..., kept], b[..., kept], categorical[kept])
         views = [view for block in blocks for view in structures.gaps(block, a, b)]
-        return np.concatenate([plain, np.stack(views, axis=-1)], axis=-1)
-    gaps = a - b
+        return np.concatenate([plain, np.stack(views)])
+    gaps = differences(a, b)
     gaps *= gaps
-    if categorical.any():
-        gaps[..., categorical] = gaps[..., categorical] > 1e-12
-    return np.asarray(gaps)
+    for j in np.flatnonzero(categorical):
+        gaps[j] = gaps[j] > 1e-12
+    return gaps
+
+
+def differences(a: Array, b: Array) -> Array:
+    """a - b by dimension, which comes first: shape (d, ...)."""
+    first = np.ascontiguousarray(np.moveaxis(a, -1, 0))
+    return np.asarray(first - np.ascontiguousarray(np.moveaxis(b, -1, 0)))
 
 
 @dataclass(frozen=True)
@@ -85,32 +94,41 @@ class Shape:
     inverse: Array
     share: float
 
-    @property
-    def _parts(self) -> Array:
-        return np.full(len(self.inverse), self.share / len(self.inverse))
-
     def __call__(self, gaps: Array) -> tuple[Array, Array, Array]:
         """Correlations, and what their slopes are made of.
 
         Args:
-            gaps: squared differences, shape (..., d).
+            gaps: squared differences, shape (d, ...).
 
         Returns:
-            the joint part (...), its slope -dk/d(r^2) (...), and the single parts 1 / (1 + r_j^2 / 2) (..., d).
+            the joint part (...), its slope -dk/d(r^2) (...), and the single parts 1 / (1 + r_j^2 / 2) (d, ...).
         """
-        joint, slope = matern(gaps @ self.inverse)
-        single = gaps * (0.5 * self.inverse)
+        single = gaps * (0.5 * self.inverse).reshape(-1, *[1] * (gaps.ndim - 1))
+        joint, slope = matern(2.0 * single.sum(0))
         single += 1.0
         return joint, slope, np.reciprocal(single, out=single)
 
-    def value(self, gaps: Array) -> Array:
-        """Correlations, shape (...)."""
-        joint, _, single = self(gaps)
-        return np.asarray((1.0 - self.share) * joint + single @ self._parts)
+    def value(self, halves: Array) -> Array:
+        """Correlations, shape (...), from r_j^2 / 2 = gap_j / (2 l_j^2), shape (d, ...), whose memory is reused."""
+        joint, _ = matern(2.0 * halves.sum(0))
+        halves += 1.0
+        return self._mixed(joint, np.reciprocal(halves, out=halves))
 
     def with_slopes(self, gaps: Array) -> tuple[Array, Array]:
-        """Correlations, shape (...), and -dk/d(gap_j), shape (..., d)."""
+        """Correlations, shape (...), and -dk/d(gap_j), shape (d, ...)."""
         joint, slope, single = self(gaps)
-        value = (1.0 - self.share) * joint + single @ self._parts
-        each = (1.0 - self.share) * slope[..., None] + (0.5 * self.share / len(self.inverse)) * single * single
-        return value, each * self.inverse
+        value = self._mixed(joint, single)
+        slope *= 1.0 - self.share
+        single *= single
+        single *= 0.5 * self.share / len(self.inverse)
+        single += slope
+        single *= self.inverse.reshape(-1, *[1] * slope.ndim)
+        return value, single
+
+    def _mixed(self, joint: Array, single: Array) -> Array:
+        """The joint part, whose memory is reused, with the single ones."""
+        alone = single.sum(0)
+        alone *= self.share / len(self.inverse)
+        joint *= 1.0 - self.share
+        joint += alone
+        return joint

@@ -77,15 +77,20 @@ def maximise(
     order = np.argsort(-score, kind="stable")
     best, kept = unit[order[: effort.starts]].copy(), score[order[: effort.starts]]
     smooth = np.flatnonzero(~encoding.categorical)
+    moved = np.arange(len(best))  # only what a sweep has moved is worth another climb
     for _ in range(effort.rounds):
+        now, reached = best[moved], kept[moved]
         if len(smooth):
-            best = _climb(encoding, acquisition, best, smooth, effort.steps)
-            kept = value(best)
+            now = _climb(encoding, acquisition, now, smooth, effort.steps)
+            reached = value(now)
+        better = reached
         if encoding.listed.any():
-            best, kept = _sweep(encoding, value, best, kept, generator)
+            now, better = _sweep(encoding, value, now, better, generator)
         if encoding.blocks:
-            best, kept = structures.climb(encoding, value, best, kept, generator)
-        elif not encoding.listed.any():
+            now, better = structures.climb(encoding, value, now, better, generator)
+        best[moved], kept[moved] = now, better
+        moved = moved[better > reached]
+        if len(moved) == 0:
             break
     ranked = np.argsort(-kept, kind="stable")
     return np.vstack([best[ranked], unit[order]])

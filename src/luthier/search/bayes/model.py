@@ -21,7 +21,8 @@ from luthier.trial import Status, Trial
 CAP = 256
 _FITTED = 128
 _LEADING = 64
-_REMEMBERED = 16
+_REMEMBERED = 64
+_FEWEST = 8
 _BAD = 0.5
 _FAILED = 128
 QUIET = 1e-3  # noise variance of exact results, whose own variance is 1
@@ -110,8 +111,18 @@ class Models:
             while len(self._thetas) >= _REMEMBERED:
                 del self._thetas[next(iter(self._thetas))]
             part = self._data(rows[:size], values[:size], transform, _FITTED)
-            self._thetas[name] = fit(part, noise=noise)
+            start = None if noise is None else self._before(rows[:size], values[:size], transform, noise)
+            self._thetas[name] = fit(part, start, noise=noise)
         return self._thetas[name]
+
+    def _before(self, rows: Array, values: Array, transform: warp.Transform, noise: float) -> Array | None:
+        """Where a fit to results taken as exact begins: at that to the first of them, the next lower power of two.
+
+        It takes a third of the steps then, and ends higher. From powers of two it is soon made again where nothing but
+        the history is known. Where noise is free a fit that begins so clings to what fewer results said of it.
+        """
+        size = 1 << max(len(rows) - 1, 1).bit_length() - 1
+        return self._theta(rows[:size], values[:size], transform, noise) if size >= _FEWEST else None
 
     def _data(self, rows: Array, values: Array, transform: warp.Transform, most: int = CAP) -> Data:
         """The data as they are; where there are more than ``most``, the best half of it and the newest half."""

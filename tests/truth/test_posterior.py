@@ -131,3 +131,11 @@ def test_the_interval_of_repeats_is_students(count):
     low, high = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
     assert (found.low, found.high, found.count) == (pytest.approx(low), pytest.approx(high), count)
     assert abs(hits / 1500 - 0.95) < 0.02
+
+
+def test_of_two_that_promise_alike_the_better_known_one_is_best():
+    loop = _measured(0.3, 4, 50)
+    found = [t.estimates["loss"] for t in standing(SPACE, loop.objectives, loop.trials).ranking]
+    worst = [e.mean + (e.high - e.low) / 2 / stats.norm.ppf(0.975) for e in found]
+    assert worst == pytest.approx(sorted(worst), abs=1e-3)
+    assert [e.mean for e in found] != sorted(e.mean for e in found)

@@ -51,8 +51,8 @@ def test_a_plateau_is_many_results_like_the_best_in_a_space_of_choices():
     flat = np.concatenate([falling, [0.5, 0.5, 1.5, 0.501, 0.5, 0.502, 2.0, 0.5]])[:, None]
     assert plateau.reached(choices, flat)
     assert not plateau.reached(numbers, flat)
-    assert plateau.reached(choices, flat[:-1])  # five of the last eight
-    assert not plateau.reached(choices, flat[:-3])  # four
+    assert plateau.reached(choices, flat[:-4])  # three of the last eight
+    assert not plateau.reached(choices, flat[:-5])  # two
     assert not plateau.reached(choices, falling[:, None])
     assert not plateau.reached(choices, np.hstack([flat, flat]))
     assert not plateau.reached(choices, np.zeros((11, 1)))

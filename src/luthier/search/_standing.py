@@ -15,6 +15,7 @@ from luthier.space import Space
 from luthier.trial import Estimate, Trial
 
 _LEVEL = 0.95
+_DEVIATION = 0.255  # of the width of an interval of that level, where it is normal
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ def standing(
     """Orders completed trials.
 
     Trials that were evaluated again at least twice come first, by the mean of the repeats (their first result does not
-    count: it is why they were chosen). The others come in the order of a model's posterior mean where there is one
-    objective and the model sees noise, else as measured.
+    count: it is why they were chosen). The others come in the order of a model's posterior mean, made worse by one
+    standard deviation (of two alike the better known one), where there is one objective and the model sees noise, else
+    as measured.
 
     Args:
         space: where was searched.
@@ -144,9 +146,14 @@ def _ordered(space: Space, objectives: Objectives, trials: Sequence[Trial], mode
 
     def key(trial: Trial) -> tuple[float, bool, float, int]:
         lack, known = objectives.violation(trial.metrics), trial.number in believed
-        return lack, not known, sign * trial.estimates[name].mean if known else 0.0, place[trial.number]
+        return lack, not known, _cautious(trial.estimates[name], sign) if known else 0.0, place[trial.number]
 
     return sorted(held, key=key)
+
+
+def _cautious(estimate: Estimate, sign: float) -> float:
+    """The estimate's mean as a loss, one standard deviation worse."""
+    return sign * estimate.mean + _DEVIATION * (estimate.high - estimate.low)
 
 
 def _believed(space: Space, objectives: Objectives, trials: Sequence[Trial]) -> dict[int, Estimate]:

@@ -10,12 +10,13 @@ from luthier.search.bayes.maximise import Acquisition
 
 _SETTLED = 12
 _LATELY = 8
+_MANY = 3
 _ALIKE = 0.01
 _DRAWS = 8
 
 
 def reached(encoding: Encoding, losses: Array) -> bool:
-    """Whether most of the last trials came out like the best, in a space that is mostly choices.
+    """Whether three of the last eight trials came out like the best, in a space that is mostly choices.
 
     Alike: within 1 % of the distance between the best loss and the third quartile.
 
@@ -27,7 +28,7 @@ def reached(encoding: Encoding, losses: Array) -> bool:
         return False
     best, worse = np.quantile(losses[:, 0], [0.0, 0.75])
     alike = losses[-_LATELY:, 0] <= best + _ALIKE * (worse - best)
-    return bool(2 * alike.sum() > _LATELY)
+    return bool(alike.sum() >= _MANY)
 
 
 def elsewhere(encoding: Encoding, wanted: Acquisition, generator: np.random.Generator) -> Array:

@@ -76,8 +76,9 @@ class Study:
 
         Where there are repeats (``tune(..., replicate=5)``) it is the one with the best mean of its repeats. Else,
         where there is one objective and a model sees noise in the results, it is the one that the model believes to
-        be best, one standard deviation on the safe side. Else, and always for a grid, it is the one with the best measurement. Its ``metrics`` are what was
-        measured when it was tried; its ``estimates`` hold mean and 95 % interval where repeats or the model know them.
+        be best, one standard deviation on the safe side. Else, and always for a grid, it is the one with the best
+        measurement. Its ``metrics`` are what was measured when it was tried; its ``estimates`` hold mean and 95 %
+        interval where repeats or the model know them.
 
         Raises:
             UsageError: nothing has completed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import integrate
+from scipy import integrate, optimize, stats
 
 import luthier as lt
 from luthier import search
@@ -14,7 +14,7 @@ from luthier.search._belief import Belief, Prior
 from luthier.search._encode import Encoding
 from luthier.search._experience import agreement
 from luthier.search._warm import translate, with_experience
-from luthier.search.bayes.belief import Believed
+from luthier.search.bayes.belief import Believed, Inward
 from luthier.trial import Status, Trial
 
 MODES = [0.0, 0.03, 0.5, 0.97]
@@ -235,3 +235,43 @@ def test_beliefs_are_pure():
         assert algorithm.ask(warm, wanted, history, [], 2, Key(3, 12)) == first
         again = lt.Space.from_json(warm.to_json())
         assert search.get(name).ask(again, wanted, history, [], 2, Key(3, 12)) == first
+
+
+class _Slope:
+    """log acquisition sum_j (j + 1) u_j, over all features."""
+
+    def __call__(self, rows):
+        return rows @ (1.0 + np.arange(rows.shape[1]))
+
+    def with_gradient(self, rows):
+        return self(rows), np.tile(1.0 + np.arange(rows.shape[1]), (len(rows), 1))
+
+
+def test_edges_are_weighed_by_a_beta_density_of_every_number():
+    encoding = Encoding(
+        lt.Space(x=lt.Float(0, 1), c=lt.Choice(["a", "b"]), k=lt.Int(0, 9), y=lt.Float(1e-3, 1, log=True))
+    )
+    rows = np.random.default_rng(0).uniform(0.05, 0.95, (20, 4))
+    wanted = stats.beta.logpdf(rows[:, [0, 2, 3]], 1.2, 1.2).sum(1)
+    found = Inward(_Slope(), encoding)(rows) - _Slope()(rows)
+    np.testing.assert_allclose(found - found[0], wanted - wanted[0], atol=5e-3)
+    assert np.isfinite(Inward(_Slope(), encoding)(np.array([[0.0, 0.25, 1.0, 1.0]]))).all()
+
+
+def test_slopes_of_what_weighs_edges():
+    encoding = Encoding(lt.Space(x=lt.Float(0, 1), c=lt.Choice(["a", "b"]), y=lt.Float(0, 1)))
+    inward, rows = Inward(_Slope(), encoding), np.random.default_rng(1).uniform(0.0, 1.0, (6, 3))
+    value, slopes = inward.with_gradient(rows)
+    np.testing.assert_array_equal(value, inward(rows))
+    for row, slope in zip(rows, slopes, strict=True):
+        each = optimize.approx_fprime(row, lambda u: float(inward(u[None])[0]), 1e-7)
+        np.testing.assert_allclose(slope, each, rtol=1e-4, atol=1e-4)
+
+
+def test_noise_alone_does_not_draw_proposals_to_the_edges():
+    space = lt.Space({f"x{i}": lt.Float(0, 1) for i in range(4)})
+    loop, draws = lt.AskTell(space, algorithm="bayes", minimize="loss", seed=0), np.random.default_rng(0)
+    for _ in range(40):
+        loop.tell(loop.ask(), float(draws.normal()))
+    late = np.array([list(t.params.values()) for t in loop.trials[10:]])
+    assert ((late < 0.01) | (late > 0.99)).mean() < 0.1

@@ -12,7 +12,7 @@ from luthier.pareto import Array
 from luthier.search import _fresh, _memory
 from luthier.search._encode import Encoding
 from luthier.search.bayes import design, model, plateau
-from luthier.search.bayes.belief import extra, weigh
+from luthier.search.bayes.belief import Inward, extra, weigh
 from luthier.search.bayes.maximise import Acquisition, Effort, maximise
 from luthier.space import Params, Space
 from luthier.trial import Trial
@@ -24,7 +24,8 @@ class Bayes:
     With one objective it looks at the trials in two ways in turn: every second proposal, from 12 results on, takes them
     as exact and asks for a clear improvement, so that a rough function does not hold it in one place (not where the
     results are clearly noisy). A power transform takes skew out of the results; where all parameters are numbers, in
-    every second proposal only. Where most parameters are choices and trial after trial ends alike, it looks elsewhere.
+    every second proposal only. The very edges of ranges, of which a Gaussian process knows least, take a good reason: a
+    Beta(1.2, 1.2) prior of where the best lies. In spaces of choices where trials end alike it looks elsewhere.
     Two objectives by the exact expected gain in hypervolume, more by random weights; constraints and failures by their
     modelled probability; stopped trials count as no better than the median; pending ones give what is expected.
     Permutations are compared by discordant pairs (as in the Mallows kernel), by places and by neighbours around the
@@ -89,6 +90,8 @@ class Bayes:
             waiting = encoding.features(memory.rows(pending))
             bold = key.trial % 2 == 1
             wanted: Acquisition = model.acquisition(self._models(encoding), learned, waiting, generator, bold)
+            if len(memory.objectives.names) == 1:  # the ends of a front do lie at edges
+                wanted = Inward(wanted, encoding)
             wanted = weigh(wanted, memory.belief, encoding, learned.rows, places)
             if bold and plateau.reached(encoding, learned.losses):
                 ranked = plateau.elsewhere(encoding, wanted, generator)

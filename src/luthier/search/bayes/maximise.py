@@ -89,7 +89,8 @@ def maximise(
         if encoding.blocks:
             now, better = structures.climb(encoding, value, now, better, generator)
         best[moved], kept[moved] = now, better
-        moved = moved[better > reached]
+        if not encoding.blocks:  # whose neighbours are drawn anew each time
+            moved = moved[better > reached]
         if len(moved) == 0:
             break
     ranked = np.argsort(-kept, kind="stable")

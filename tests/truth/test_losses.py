@@ -1,12 +1,14 @@
 """Distillation losses against torch.distributions, closed forms and finite differences."""
 
+import copy
+
 import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
 import luthier as lt
 from luthier.distillation import losses
-from luthier.distillation.lesson import Fade, Lesson
+from luthier.distillation.lesson import DEFAULT, Fade, Lesson
 from luthier.distillation.losses.kl import KL
 from luthier.distillation.taps import Taps, read_taps
 from luthier.errors import UsageError
@@ -323,6 +325,27 @@ def test_a_weight_may_change_over_the_run(done):
     steady = Lesson(student, teacher, task, {"kl": 0.8 * (1 - done), "task": 1 + done**2})
     changing.done = done
     assert torch.allclose(changing(student, Batch((x,), y)), steady(student, Batch((x,), y)))
+
+
+def test_the_default_ends_with_the_task_alone():
+    x, y = torch.randn(8, 3), torch.randint(4, (8,))
+    teacher, student = torch.nn.Linear(3, 4), torch.nn.Linear(3, 4)
+    lesson = Lesson(student, teacher, Task(train=(x, y), valid=(x, y)), DEFAULT)
+    kl, own = KL(4.0)(student(x), teacher(x)), torch.nn.functional.cross_entropy(student(x), y)
+    for done, expected in ((0.0, 0.5 * kl + 0.5 * own), (0.5, 0.25 * kl + 0.75 * own), (1.0, own)):
+        lesson.done = done
+        assert torch.allclose(lesson(student, Batch((x,), y)), expected)
+
+
+def test_nothing_said_is_the_default():
+    x = torch.randn(24, 2)
+    task = Task(train=(x, (x[:, 0] > 0).long()), valid=(x, (x[:, 0] > 0).long()), batch_size=4)
+    torch.manual_seed(0)
+    teacher, first = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    second = copy.deepcopy(first)
+    lt.distill(first, teacher, task, epochs=2, lr=0.1, keep="last", progress=False)
+    lt.distill(second, teacher, task, losses=DEFAULT, epochs=2, lr=0.1, keep="last", progress=False)
+    assert torch.equal(first.weight, second.weight)
 
 
 def test_a_run_says_how_much_of_it_is_done():

@@ -14,7 +14,12 @@ from luthier.cli._network import as_mapping, made, need_onnx, publish, read_netw
 @click.argument("file", type=click.Path())
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--lr", type=float, default=1e-3, show_default=True)
-@click.option("--loss", "losses", multiple=True, help="NAME=WEIGHT, several times; default: kl=0.9 and task=0.1.")
+@click.option(
+    "--loss",
+    "losses",
+    multiple=True,
+    help="NAME=WEIGHT, several times. Default: half kl, half task, fading to task alone.",
+)
 @click.option("--temperature", type=float, default=4.0, show_default=True)
 @click.option("--out", type=click.Path(), help="Folder for the files. Default: runs/<FILE's name>-student")
 def command(file: str, epochs: int, lr: float, losses: tuple[str, ...], temperature: float, out: str | None) -> None:

@@ -22,7 +22,6 @@ from luthier.sequences import at, positions
 from luthier.surgery.plan import Plan
 from luthier.task import Task
 
-DEFAULT = {"kl": 0.9, "task": 0.1}
 Share = float | Callable[[float], float]
 """A weight, or a function of the share of a run's steps that are done, from 0 to 1, that gives it."""
 Weight = Share | tuple[Share, Any]
@@ -51,6 +50,9 @@ class Fade:
     def __call__(self, done: float) -> float:
         """The weight with this share of the steps done."""
         return self.start + done * (self.end - self.start)
+
+
+DEFAULT: Mapping[str, Weight] = {"kl": Fade(0.5), "task": Fade(0.5, 1.0)}
 
 
 def read_losses(weights: Mapping[str, Weight], temperature: float) -> dict[str, DistillationLoss]:
@@ -109,7 +111,9 @@ def read_weights(weights: Mapping[str, Weight]) -> dict[str, Share]:
             raise UsageError(f"the weight of loss {name!r} is out of range", expected="weight >= 0", got=repr(weight))
     used = {name: weight for name, weight in plain.items() if any(_over_time(weight))}
     if not used:
-        raise UsageError("no distillation loss has a weight", expected=str(DEFAULT), got=dict(weights))
+        raise UsageError(
+            "no distillation loss has a weight", expected="such as {'kl': 0.5, 'task': 0.5}", got=dict(weights)
+        )
     return used
 
 

@@ -51,7 +51,8 @@ def distill(
         task: data, loss and metrics.
         losses: loss name -> weight; "task" is the task's own loss. See ``luthier methods``. Or name -> (weight, loss):
             a loss with settings of its own, or a function of (student's outputs, teacher's outputs). A weight may be a
-            function of the share of steps done, such as :class:`luthier.distillation.Fade`.
+            function of the share of steps done, such as :class:`luthier.distillation.Fade`. None: half KL and half the
+            task's own at first, the task's own alone at the end, so that a teacher does not hold back a long run.
         temperature: softens the outputs in the losses that have one.
         taps: for losses of features: names of modules that both have, or pairs (student's, teacher's); None: after a
             cut what its plan says, else the outermost modules of the same name.

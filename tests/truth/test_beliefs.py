@@ -258,6 +258,15 @@ def test_edges_are_weighed_by_a_beta_density_of_every_number():
     assert np.isfinite(Inward(_Slope(), encoding)(np.array([[0.0, 0.25, 1.0, 1.0]]))).all()
 
 
+def test_branches_with_more_numbers_are_not_held_back_by_the_edges():
+    numbers = {f"x{i}": lt.Float(0, 1).when(c="b") for i in range(4)}
+    encoding = Encoding(lt.Space(c=lt.Choice(["a", "b"]), **numbers))
+    rows = encoding.features(np.random.default_rng(0).uniform(size=(40_000, 5)))
+    density = np.exp(Inward(_Slope(), encoding)(rows) - _Slope()(rows))
+    for branch in (0.25, 0.75):
+        assert density[rows[:, 0] == branch].mean() == pytest.approx(1.0, abs=0.01)
+
+
 def test_slopes_of_what_weighs_edges():
     encoding = Encoding(lt.Space(x=lt.Float(0, 1), c=lt.Choice(["a", "b"]), y=lt.Float(0, 1)))
     inward, rows = Inward(_Slope(), encoding), np.random.default_rng(1).uniform(0.0, 1.0, (6, 3))

@@ -65,6 +65,11 @@ class Encoding:
     def __len__(self) -> int:
         return len(self.dimensions)
 
+    @property
+    def conditional(self) -> bool:
+        """Whether some dimensions exist for some values of others only."""
+        return bool(self._waiting)
+
     def rows(self, params: Mapping[str, Any]) -> Array:
         """The unit row of a combination, shape (d,), with 0.5 where inactive."""
         unit = self.space.to_unit(params)

@@ -108,18 +108,20 @@ class Models:
         size = _stage(len(values), self.refits)
         name = rows[:size].tobytes() + values[:size].tobytes() + f"{noise!r} {transform.__name__}".encode()
         if name not in self._thetas:
-            while len(self._thetas) >= _REMEMBERED:
-                del self._thetas[next(iter(self._thetas))]
             part = self._data(rows[:size], values[:size], transform, _FITTED)
             start = None if noise is None else self._before(rows[:size], values[:size], transform, noise)
-            self._thetas[name] = fit(part, start, noise=noise)
+            found = fit(part, start, noise=noise)
+            while len(self._thetas) >= _REMEMBERED:
+                del self._thetas[next(iter(self._thetas))]
+            self._thetas[name] = found
         return self._thetas[name]
 
     def _before(self, rows: Array, values: Array, transform: warp.Transform, noise: float) -> Array | None:
         """Where a fit to results taken as exact begins: at that to the first of them, the next lower power of two.
 
-        It takes a third of the steps then, and ends higher. From powers of two it is soon made again where nothing but
-        the history is known. Where noise is free a fit that begins so clings to what fewer results said of it.
+        It takes fewer steps then, and ends higher. From powers of two it is soon made again where nothing but the
+        history is known, as always where losses change with each trial: those of stopped trials, weighings of three
+        objectives. Where noise is free a fit that begins so clings to what fewer results said of it.
         """
         size = 1 << max(len(rows) - 1, 1).bit_length() - 1
         return self._theta(rows[:size], values[:size], transform, noise) if size >= _FEWEST else None

@@ -24,8 +24,9 @@ class Bayes:
     With one objective it looks at the trials in two ways in turn: every second proposal, from 12 results on, takes them
     as exact and asks for a clear improvement, so that a rough function does not hold it in one place (not where the
     results are clearly noisy). A power transform takes skew out of the results; where all parameters are numbers, in
-    every second proposal only. The very edges of ranges, of which a Gaussian process knows least, take a good reason: a
-    Beta(1.2, 1.2) prior of where the best lies. In spaces of choices where trials end alike it looks elsewhere.
+    every second proposal only. The very edges of ranges, of which a Gaussian process knows least, are proposed only
+    where they promise clearly more: a Beta(1.2, 1.2) prior of where the best lies. In spaces of choices where trials
+    end alike it looks elsewhere.
     Two objectives by the exact expected gain in hypervolume, more by random weights; constraints and failures by their
     modelled probability; stopped trials count as no better than the median; pending ones give what is expected.
     Permutations are compared by discordant pairs (as in the Mallows kernel), by places and by neighbours around the

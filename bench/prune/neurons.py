@@ -27,7 +27,6 @@ from luthier import importance
 from luthier.allocate import Rounding, allocate, measure_map
 from luthier.allocate import names as allocation_names
 from luthier.checkpoint import seeded
-from luthier.distillation import Fade
 from luthier.model import analyse
 from luthier.model.cost import count_macs
 from luthier.surgery import cut
@@ -39,10 +38,7 @@ DATA = {"fashion": (fashion, ResNet), "reuters": (reuters, Encoder)}
 NEUTRAL = "uniform"  # the allocation under which criteria are compared
 DEFAULT = importance.AUTO[0]
 BEST = ("l2", "fisher")  # the criteria under which allocations are compared
-TEACHING = {
-    "distilled": {"losses": {"kl": 0.5, "task": 0.5}, "temperature": 4.0},
-    "distilled, fading": {"losses": {"kl": Fade(0.5), "task": Fade(0.5, 1.0)}, "temperature": 4.0},
-}
+TEACHING = {"distilled, fading": {}, "distilled": {"losses": {"kl": 0.5, "task": 0.5}}}  # first as `distill` does it
 FINE_TUNED = "fine-tuned"
 
 

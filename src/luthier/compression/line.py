@@ -21,7 +21,7 @@ from luthier.batch import outputs_of
 from luthier.checkpoint import seeded
 from luthier.compression.settings import digest
 from luthier.distillation.cache import is_fixed, outputs_over, with_teacher
-from luthier.distillation.lesson import Fade, Lesson
+from luthier.distillation.lesson import Lesson, fading
 from luthier.measure.latency import Latency, measure
 from luthier.measure.onnx_file import write_onnx
 from luthier.measure.table import Table
@@ -210,8 +210,7 @@ class Line:
         """Trains a cut network back, in place."""
         if recovery.kl <= 0:
             return Trainer(model, self.task, recovery.recipe).run(on_epoch)
-        weights = {"kl": Fade(recovery.kl), "task": Fade(1 - recovery.kl, 1.0)}
-        lesson = Lesson(model, self.dense, self.task, weights, recovery.temperature)
+        lesson = Lesson(model, self.dense, self.task, fading(recovery.kl), recovery.temperature)
         batches = with_teacher(self.dense, self.task, self.taught)
         return Trainer(model, self.task, recovery.recipe, lesson, batches).run(on_epoch)
 

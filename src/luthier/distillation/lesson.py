@@ -52,7 +52,12 @@ class Fade:
         return self.start + done * (self.end - self.start)
 
 
-DEFAULT: Mapping[str, Weight] = {"kl": Fade(0.5), "task": Fade(0.5, 1.0)}
+def fading(kl: float) -> dict[str, Weight]:
+    """KL with this weight and the task's own loss with the rest, at first; at the end the task's own alone."""
+    return {"kl": Fade(kl), "task": Fade(1.0 - kl, 1.0)}
+
+
+DEFAULT = fading(0.5)
 
 
 def read_losses(weights: Mapping[str, Weight], temperature: float) -> dict[str, DistillationLoss]:

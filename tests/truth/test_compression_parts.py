@@ -19,6 +19,7 @@ from luthier.compression.line import Line, Recovery
 from luthier.compression.result import Point
 from luthier.compression.settings import Settings, fingerprint
 from luthier.compression.verdict import choose, note
+from luthier.distillation.lesson import Lesson
 from luthier.errors import UsageError
 from luthier.measure.table import Table
 from luthier.metrics import metric
@@ -174,6 +175,18 @@ def test_a_line_takes_several_targets():
     pruned = line.cut(line.keep(dict.fromkeys(line.families, 0.5), "magnitude"))
     curve = line.recover(pruned.model, Recovery(Recipe(epochs=1), kl=0.5))
     assert curve[0]["loss"] > 0
+
+
+def test_a_line_lets_its_teacher_fade(monkeypatch):
+    made = []
+    monkeypatch.setattr("luthier.compression.line.Lesson", lambda *args: made.append(Lesson(*args)) or made[-1])
+    line = Line(_small(), _weighted(shuffled=False), multiple=1)
+    line.recover(_small(), Recovery(Recipe(epochs=1), kl=0.8))
+    (lesson,) = made
+    for done, kl in ((0.0, 0.8), (0.5, 0.4), (1.0, 0.0)):
+        lesson.done = done
+        assert lesson.weight("kl") == pytest.approx(kl)
+        assert lesson.weight("kl") + lesson.weight("task") == pytest.approx(1.0)
 
 
 def test_a_line_keeps_widths_at_what_the_runtime_likes_and_keeps_what_it_measured(tmp_path, monkeypatch):

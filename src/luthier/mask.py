@@ -139,7 +139,7 @@ def _merge(owner: nn.Module, leaves: Sequence[str], order: Sequence[str], made: 
     owner.__class__ = plain
     own = {**owner._parameters, **values}
     owner._parameters.clear()
-    owner._parameters.update({leaf: own[leaf] for leaf in order})
+    owner._parameters.update({leaf: own.pop(leaf) for leaf in order} | own)  # what is left is None, as a bias may be
 
 
 def _names(model: nn.Module) -> tuple[str, ...]:

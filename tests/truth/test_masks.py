@@ -117,6 +117,23 @@ def test_masks_hold_through_copy_state_dict_and_finalize(tmp_path):
     lt.export_onnx(masked, tmp_path / "masked.onnx", x)
 
 
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: nn.Sequential(nn.Linear(8, 4, bias=False)), (3, 8)),
+        (lambda: nn.Sequential(nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4)), (3, 2, 5, 5)),
+        (lambda: nn.TransformerEncoderLayer(8, 2, 16, bias=False, batch_first=True), (3, 4, 8)),
+    ],
+)
+def test_layers_without_a_bias_are_whole_again_after_finalize(make, shape):
+    model = make().eval()
+    masked = lt.prune_weights(model, ratio=0.5)
+    plain, x = masked.finalize(), torch.randn(shape)
+    assert torch.equal(plain(x), masked.model(x))
+    assert repr(plain) == repr(model)
+    assert lt.prune_weights(masked, ratio=0.8).sparsity == pytest.approx(0.8, abs=0.02)
+
+
 def test_shared_weights_share_their_mask_and_stay_shared():
     class Tied(nn.Module):
         def __init__(self):

@@ -13,7 +13,7 @@ from scipy import optimize
 import luthier as lt
 from luthier.errors import UsageError
 from luthier.search._encode import Encoding
-from luthier.study.anova import _Frame, _orthonormal, _Process
+from luthier.study.anova import _Frame, _orthonormal, _Process, cover
 from luthier.study.importance import Importance, importance
 from luthier.trial import Status, Trial
 
@@ -147,6 +147,39 @@ def test_one_diverged_trial_does_not_hide_the_rest():
     shares = _tuned(lambda t: 1e9 if t.number == 7 else t["a"] ** 2, trials=80).importance()
     assert next(iter(shares)) == "a"
     assert shares["a"] > 0.4
+
+
+@pytest.mark.parametrize(("algorithm", "trials"), [("tpe", 200), ("nsga2", 600), ("bayes", 60), ("random", 60)])
+def test_the_shares_are_those_of_the_space_wherever_the_search_converged(algorithm, trials):
+    """Variances 16, 4 and 1 of the linear effects, a share of 16/21 and so on; 4, 0.25 and 0.5 of the bowls'."""
+    space = lt.Space({n: lt.Float(0, 1) for n in "abcd"})
+    for function, shares in (
+        (lambda p: 4 * p["a"] + 2 * p["b"] + p["c"], (16 / 21, 4 / 21, 1 / 21, 0.0)),
+        (lambda p: 4 * (p["a"] - 0.5) ** 2 + (p["b"] - 0.5) ** 2 + math.sqrt(2) * (p["c"] - 0.5) ** 2, None),
+    ):
+        search = lt.AskTell(space, algorithm=algorithm, minimize="loss", seed=0)
+        for _ in range(trials):
+            trial = search.ask()
+            search.tell(trial, function(trial.params))
+        found = importance(space, search.trials, "loss")
+        wanted = shares or (16 / 19, 1 / 19, 2 / 19, 0.0)
+        assert [found[n] for n in "abcd"] == pytest.approx(wanted, abs=0.03)
+
+
+def test_of_many_trials_those_farthest_apart_are_taken():
+    """A hundred at one corner and one at each of the others: by hand."""
+    space = lt.Space(x=lt.Float(0, 1), y=lt.Float(0, 1))
+    crowd = [{"x": 1e-3 * i, "y": 0.0} for i in range(100)]
+    params = [*crowd[:50], {"x": 1.0, "y": 1.0}, *crowd[50:], {"x": 0.0, "y": 1.0}, {"x": 1.0, "y": 0.0}]
+    assert cover(space, params, 4).tolist() == [0, 50, 101, 102]
+    assert cover(space, params, 500).tolist() == list(range(103))
+
+
+@pytest.mark.parametrize("result", [1e300, -1e308, 1e9])
+def test_one_result_of_another_world_does_not_hide_the_rest(result):
+    trials = _trials(PLAIN, lambda p: p["a"] ** 2, 80)
+    trials[7] = Trial(7, trials[7].params, Status.COMPLETE, {"loss": result})
+    assert importance(PLAIN, trials, "loss")["a"] > 0.4
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e300])

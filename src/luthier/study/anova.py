@@ -14,6 +14,7 @@ from luthier.search._encode import Encoding
 from luthier.search._threads import OneThread
 from luthier.search.bayes import optimise
 from luthier.search.bayes.fit import cholesky
+from luthier.search.bayes.kernel import squares
 from luthier.space import Choice, Params, Space
 
 _DEGREE = 8
@@ -38,6 +39,28 @@ class Term:
     def gram(self) -> Array:
         """Prior covariance of the term at the trials, shape (n, n)."""
         return np.asarray((self.values * self.weights) @ self.values.T)
+
+
+def cover(space: Space, params: Sequence[Params], most: int) -> NDArray[np.int64]:
+    """Indices of at most so many combinations that cover where the trials are: each next one farthest from all before.
+
+    A search that has converged has most of its trials in one place, which says little about the space.
+
+    Source:
+        Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985.
+    """
+    if len(params) <= most:
+        return np.arange(len(params))
+    encoding = Encoding(space)
+    features = encoding.features(np.array([encoding.rows(p) for p in params]))[:, None]
+    kept, gap = [0], np.full(len(params), np.inf)
+    while len(kept) < most:
+        newest = features[kept[-1]][None]
+        gap = np.minimum(
+            gap, squares(features, newest, encoding.categorical, tuple(encoding.blocks)).sum(0).reshape(-1)
+        )
+        kept.append(int(gap.argmax()))
+    return np.unique(kept)
 
 
 def decompose(

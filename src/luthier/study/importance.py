@@ -60,7 +60,9 @@ def importance(space: Space, trials: Sequence[Trial], metrics: str | Sequence[st
     The variances of the functions' posterior means are the shares, scaled so that they sum to the part of the variance
     that the model predicts for trials left out. They speak of the whole space (with its logarithms), wherever the
     search went. A parameter that exists only under a condition counts where it is active; whether it exists is its
-    parent's effect. Repeated trials are averaged; results far outside the rest are drawn in.
+    parent's effect. Repeated trials are averaged; of more than 256 combinations those farthest apart are taken; results
+    far outside the rest are drawn in where they cannot be predicted. ``where`` is not considered: the shares are those
+    of the space without it.
 
     Args:
         space: where was searched.
@@ -101,14 +103,24 @@ def _of_one(space: Space, trials: Sequence[Trial], metric: str) -> Importance:
         message = f"{len(known)} completed trials hold {metric!r}: below {FEWEST} their shares are hardly a guess"
         warnings.warn(message, stacklevel=2)
     params, values = _averaged(known, metric)
-    kept = np.unique(np.linspace(0, len(values) - 1, min(len(values), _MOST)).astype(np.int64))
-    tame = _tamed(values[kept])
-    if len(tame) < 3 or not tame.std() > 0:
-        return Importance(dict.fromkeys(space.names, 0.0), {})
-    from luthier.study.anova import decompose
+    from luthier.study.anova import cover, decompose
 
-    main, pairs = decompose(space, [params[i] for i in kept], (tame - tame.mean()) / tame.std())
-    return Importance(main, pairs)
+    kept = cover(space, params, _MOST)
+    chosen = [params[i] for i in kept]
+    found = [Importance(*decompose(space, chosen, reading)) for reading in _readings(values[kept])]
+    return max(found, key=lambda one: one.explained, default=Importance(dict.fromkeys(space.names, 0.0), {}))
+
+
+def _readings(values: Array) -> list[Array]:
+    """Values as they are, and with those far outside the rest drawn in, of mean 0 and variance 1 each.
+
+    Where a search has converged the results that say most, those away from the best, are far outside the rest; where
+    one trial has diverged its result says nothing. Which it is shows in what a model can predict.
+    """
+    if len(values) < 3:
+        return []
+    plain, tame = values / max(float(np.abs(values).max()), 1e-300), _tamed(values)
+    return [(each - each.mean()) / each.std() for each in (plain, tame) if each.std() > 0]
 
 
 def _averaged(trials: Sequence[Trial], metric: str) -> tuple[list[Params], Array]:
@@ -128,19 +140,17 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _tamed(values: Array) -> Array:
-    """Values; those more than two interquartile ranges outside the quartiles are drawn in to less than three.
+    """Values in interquartile ranges; those more than two outside the quartiles count as the farthest of the others.
 
-    So one diverged trial, or a tenth of them, is not all that counts, and ordinary results stay as they are.
+    So one diverged trial, or a tenth of them, is not all that counts, and ordinary results keep their proportions.
 
     Source:
-        after the fences of Tukey, "Exploratory data analysis", 1977.
+        the fences of Tukey, "Exploratory data analysis", 1977.
     """
-    scaled = values / max(float(np.abs(values).max()), 1e-300)
-    first, middle, third = np.quantile(scaled, [0.25, 0.5, 0.75])
-    width = float(third - first) or float(np.abs(scaled - middle).mean())
+    half = values / 2  # so that differences of the largest numbers are numbers
+    first, middle, third = np.quantile(half, [0.25, 0.5, 0.75])
+    width = float(third - first) or float(np.abs(half - middle).mean())
     if width == 0:
-        return np.asarray(scaled)
-    low, high = float(first) - 2 * width, float(third) + 2 * width
-    above, below = np.maximum(scaled - high, 0.0) / width, np.maximum(low - scaled, 0.0) / width
-    inner = np.clip(scaled, low, high)
-    return np.asarray(inner + width * (above / (1.0 + above) - below / (1.0 + below)))
+        return np.zeros_like(half)
+    ordinary = half[(half >= first - 2 * width) & (half <= third + 2 * width)]
+    return np.asarray((np.clip(half, ordinary.min(), ordinary.max()) - middle) / width)

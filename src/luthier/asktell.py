@@ -9,7 +9,7 @@ from typing import Any
 
 from luthier import search
 from luthier.errors import UsageError
-from luthier.keys import Key
+from luthier.keys import Key, read_seed
 from luthier.objectives import Objectives
 from luthier.search._standing import Standing, is_grid, standing
 from luthier.search._threads import OneThread
@@ -22,7 +22,7 @@ class AskTell:
     """A search without a driver: ask for parameters, tell what came of them.
 
     Args:
-        space: where to search.
+        space: where to search: a Space, or a mapping of names to parameters.
         algorithm: a name (see ``luthier methods``) or an object such as ``luthier.search.Bayes()``.
         maximize: the metric to maximise; or
         minimize: the metric to minimise; or
@@ -30,6 +30,9 @@ class AskTell:
         constraints: bounds on metrics, such as ``{"size_mb": "<= 1.0"}``.
         seed: the same seed and the same results give the same proposals.
         warm_start: related studies or loops, as for :func:`luthier.tune`.
+
+    Raises:
+        UsageError: an argument that cannot be used.
 
     Example:
         >>> import luthier as lt
@@ -43,7 +46,7 @@ class AskTell:
 
     def __init__(
         self,
-        space: Space,
+        space: Space | Mapping[str, Any],
         *,
         algorithm: str | search.Algorithm = "auto",
         maximize: str | None = None,
@@ -53,10 +56,10 @@ class AskTell:
         seed: int = 0,
         warm_start: Any = None,
     ) -> None:
-        self.space = with_experience(space, warm_start)
+        self.space = with_experience(_whole(space), warm_start)
         self.objectives = Objectives.of(maximize, minimize, objectives, constraints)
         self.algorithm = search.get(algorithm)
-        self.seed = seed
+        self.seed = read_seed(seed)
         self._one_thread = OneThread()
         self._trials: list[Trial] = []
         self._history: list[Trial] = []  # those that ended, by number
@@ -94,31 +97,44 @@ class AskTell:
             failed: why there is no result, in words; the search learns to keep away.
 
         Raises:
-            UsageError: not a trial of this search, or told twice.
+            UsageError: not a trial of this search, told twice, or both a result and a failure.
             ObjectiveError: the result is no result.
         """
+        if not isinstance(trial, Trial):
+            raise UsageError(
+                "what was told of is no trial", expected="what ask() gave", got=repr(trial), fix="add(params, result)"
+            )
         mine = trial.number < len(self._trials) and self._trials[trial.number].params == trial.params
         if not mine or self._trials[trial.number].finished:
             state = "it was told before" if mine else "it is from elsewhere"
             raise UsageError(f"trial {trial.number} cannot be told", cause=state, fix="add(params, result)")
-        if failed is not None:
-            self._end(trial.ending(Status.FAILED, time.time(), cause=failed))
-            return
-        metrics = self.objectives.read(result)
-        self._end(trial.ending(Status.COMPLETE, time.time(), metrics))
+        self._end(self._outcome(trial, result, failed))
 
-    def add(self, params: Params, result: Any) -> None:
-        """Records a result known from elsewhere (warm start).
+    def add(self, params: Params, result: Any = None, *, failed: str | None = None) -> None:
+        """Records a result, or a failure, known from elsewhere (warm start).
+
+        Args:
+            params: values of the active parameters.
+            result: a number, or a dict of metrics.
+            failed: why there is no result, in words.
 
         Raises:
-            UsageError: the parameters are not of this space.
+            UsageError: the parameters are not of this space, or both a result and a failure.
+            ObjectiveError: the result is no result.
         """
-        values = self.space.check(params)
-        metrics = self.objectives.read(result)
-        now = time.time()
-        trial = Trial(len(self._trials), values, started=now)
+        trial = Trial(len(self._trials), self.space.check(params), started=time.time())
+        ended = self._outcome(trial, result, failed)
         self._trials.append(trial)
-        self._end(trial.ending(Status.COMPLETE, now, metrics))
+        self._end(ended)
+
+    def _outcome(self, trial: Trial, result: Any, failed: str | None) -> Trial:
+        if failed is None:
+            return trial.ending(Status.COMPLETE, time.time(), self.objectives.read(result))
+        if result is not None:
+            raise UsageError(
+                "a trial has a result or has failed", expected="result, or failed=", got=f"{result!r} and {failed!r}"
+            )
+        return trial.ending(Status.FAILED, time.time(), cause=failed)
 
     def _end(self, trial: Trial) -> None:
         self._trials[trial.number] = trial
@@ -151,6 +167,14 @@ class AskTell:
             modelled = not is_grid(self.algorithm)
             self._known = finished, standing(self.space, self.objectives, self._trials, modelled=modelled)
         return self._known[1]
+
+
+def _whole(space: Any) -> Space:
+    if isinstance(space, Space):
+        return space
+    if not isinstance(space, Mapping):
+        raise UsageError("the space is no Space", expected="luthier.Space(lr=luthier.Float(...))", got=repr(space))
+    return Space(space)
 
 
 def _number(trial: Trial) -> int:

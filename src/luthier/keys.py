@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
 
 import numpy as np
+
+from luthier.errors import UsageError
+
+
+def read_seed(seed: Any) -> int:
+    """A study's seed.
+
+    Raises:
+        UsageError: it is no whole number, or below 0.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise UsageError("'seed' cannot be used", expected="a whole number, seed >= 0", got=repr(seed))
+    return int(seed)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ class Objectives:
         """Reads the arguments of :func:`luthier.tune`.
 
         Raises:
-            UsageError: none or several of the three ways used, or a direction that is neither "min" nor "max".
+            UsageError: none or several of the three ways used, no name or no mapping where one is wanted, a direction
+                that is neither "min" nor "max", or a constraint that cannot be read.
         """
         given = [w for w, v in (("maximize", maximize), ("minimize", minimize), ("objectives", objectives)) if v]
         if len(given) != 1:
@@ -98,14 +99,18 @@ class Objectives:
                 expected='maximize="accuracy", or minimize="loss", or objectives={"accuracy": "max", ...}',
                 got=" and ".join(given) or "none of them",
             )
-        wanted = dict(objectives or {str(maximize or minimize): "max" if maximize else "min"})
+        wanted = objectives or {_named(maximize or minimize): "max" if maximize else "min"}
+        _is_mapping("objectives", wanted, '{"accuracy": "max", "latency_ms": "min"}')
         for name, direction in wanted.items():
-            if not isinstance(name, str) or direction not in ("min", "max"):
+            if direction not in ("min", "max"):
                 raise UsageError(
-                    f"the direction of objective {name!r} is unknown", expected='"min" or "max"', got=repr(direction)
+                    f"the direction of objective {_named(name)!r} is unknown",
+                    expected='"min" or "max"',
+                    got=repr(direction),
                 )
+        _is_mapping("constraints", constraints or {}, '{"size_mb": "<= 1.0"}')
         bounds = tuple(Constraint.parse(m, text) for m, text in (constraints or {}).items())
-        return cls(tuple((str(n), d) for n, d in wanted.items()), bounds)
+        return cls(tuple((_named(n), d) for n, d in wanted.items()), bounds)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -207,9 +212,22 @@ class Objectives:
         return [known[i][0] for i in pareto.order(losses, lack)]
 
 
+def _named(metric: Any) -> str:
+    if not isinstance(metric, str):
+        raise UsageError("a metric to optimise is no name", expected='a text, such as "accuracy"', got=repr(metric))
+    return metric
+
+
+def _is_mapping(name: str, value: Any, example: str) -> None:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{name!r} is no mapping", expected=f"{name}={example}", got=repr(value))
+
+
 def _number(name: Any, value: Any) -> float:
     try:
         return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
         raise ObjectiveError(
             f"the metric {name!r} is not a number",

@@ -10,7 +10,7 @@ import pytest
 
 from luthier import search
 from luthier.asktell import AskTell
-from luthier.errors import UsageError
+from luthier.errors import LuthierError, UsageError
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.space import Choice, Float, Int, Ordinal, Permutation, Space, Subset
@@ -293,3 +293,53 @@ def test_a_search_that_finds_no_more_in_a_forbidden_waste_says_so(algorithm):
     history = [Trial(0, {"a": 0, "b": 0}, Status.COMPLETE, {"loss": 1.0}, (), None, 0.0, 1.0)]
     with pytest.raises(UsageError):
         algorithm.ask(space, LOSS, history, [], 1, Key(0, 1))
+
+
+def loop(**options):
+    return AskTell(Space(x=Float(0, 1)), **{"minimize": "loss", "algorithm": "random", **options})
+
+
+BAD = {
+    "space": (lambda: AskTell([Float(0, 1)], minimize="loss"), "the space is no Space"),
+    "seed": (lambda: loop(seed="a"), "'seed'"),
+    "no seed": (lambda: loop(seed=None), "'seed'"),
+    "half a seed": (lambda: loop(seed=1.5), "'seed'"),
+    "no trial": (lambda: loop().tell({"x": 0.5}, 1.0), "no trial"),
+    "both": (lambda: (lambda own: own.tell(own.ask(), 1.0, failed="x"))(loop()), "a result or has failed"),
+    "both added": (lambda: loop().add({"x": 0.5}, 1.0, failed="x"), "a result or has failed"),
+    "neither": (lambda: loop().add({"x": 0.5}), "not a result"),
+    "beyond a float": (lambda: loop().add({"x": 0.5}, -(10**400)), "'loss' is -inf"),
+    "candidates": (lambda: search.TPE(candidates=0), "candidates >= 1"),
+    "others": (lambda: search.TPE(others=0), "others >= 1"),
+    "share": (lambda: search.TPE(share=2), "0 <= share <= 1"),
+    "no share": (lambda: search.TPE(share=float("nan")), "0 <= share <= 1"),
+    "initial": (lambda: search.TPE(initial="a"), "initial >= 0"),
+    "parents": (lambda: search.NSGA2(population=1), "population >= 2"),
+    "crossover": (lambda: search.NSGA2(crossover="often"), "0 <= crossover <= 1"),
+    "eta": (lambda: search.NSGA2(eta=-1), "eta >= 0"),
+    "population": (lambda: search.CMAES(population=1.5), "population >= 2"),
+    "sigma": (lambda: search.CMAES(sigma=0), "<= sigma <= 1"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "words"), BAD.values(), ids=BAD)
+def test_what_cannot_be_used_is_told(wrong, words):
+    with pytest.raises(LuthierError, match=words):
+        wrong()
+
+
+def test_what_was_refused_leaves_no_trace():
+    own = loop()
+    trial = own.ask()
+    for call in (lambda: own.add({"x": 0.5}), lambda: own.tell(trial, 1.0, failed="x")):
+        with pytest.raises(LuthierError):
+            call()
+    own.tell(trial, 2.0)
+    assert [t.metrics for t in own.trials] == [{"loss": 2.0}]
+
+
+def test_a_space_may_be_a_mapping_and_a_known_failure_is_kept():
+    own = AskTell({"a": Int(0, 2)}, minimize="loss", algorithm="tpe")
+    own.add({"a": 1}, failed="out of memory")
+    assert [(t.status, t.cause, t.metrics) for t in own.trials] == [(Status.FAILED, "out of memory", {})]
+    assert sorted(own.ask().params["a"] for _ in range(2)) == [0, 2]

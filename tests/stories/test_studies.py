@@ -506,6 +506,9 @@ def test_bad_arguments_are_told_before_anything_runs(tmp_path):
         ({"objective": 3}, "objective"),
         ({"space": 3}, "space"),
         ({"minimize": None}, "exactly one way"),
+        ({"minimize": ["loss"]}, "no name"),
+        ({"minimize": None, "objectives": ["loss"]}, "'objectives' is no mapping"),
+        ({"constraints": ["size <= 1"]}, "'constraints' is no mapping"),
         ({"store": 3}, "store"),
     ]
     for options, sign in bad:

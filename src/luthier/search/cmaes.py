@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.pareto import Array
-from luthier.search import _fresh, _memory
+from luthier.search import _checks, _fresh, _memory
 from luthier.space import Choice, Params, Space
 from luthier.trial import Trial
 
@@ -161,6 +161,10 @@ class CMAES:
     population: int | None = None
     sigma: float = 0.25
     _cache: list[_Run] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _checks.whole(self, 2, population=2 if self.population is None else self.population)
+        _checks.real(self, 1e-10, 1.0, sigma=self.sigma)
 
     def ask(
         self,

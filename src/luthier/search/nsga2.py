@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ import numpy as np
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.pareto import Array
-from luthier.search import _fresh, _memory
+from luthier.search import _checks, _fresh, _memory
 from luthier.search._encode import Encoding
 from luthier.space import Params, Space
 from luthier.trial import Trial
@@ -47,6 +48,11 @@ class NSGA2:
     eta: float = 15.0
     eta_mutation: float = 15.0
     _cache: list[_memory.Memory] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _checks.whole(self, 2, population=self.population)
+        _checks.real(self, 0.0, 1.0, crossover=self.crossover)
+        _checks.real(self, 0.0, math.inf, eta=self.eta, eta_mutation=self.eta_mutation)
 
     def ask(
         self,

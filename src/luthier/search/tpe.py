@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.pareto import Array
-from luthier.search import _fresh, _memory
+from luthier.search import _checks, _fresh, _memory
 from luthier.search._belief import Belief, strength
 from luthier.search._encode import Encoding
 from luthier.search._mallows import Orders, Selections, orders, selections
@@ -238,6 +238,11 @@ class TPE:
     most: int = 25
     others: int = 150
     _cache: list[_memory.Memory] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _checks.whole(self, 0, initial=self.initial)
+        _checks.whole(self, 1, candidates=self.candidates, most=self.most, others=self.others)
+        _checks.real(self, 0.0, 1.0, share=self.share)
 
     def ask(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 
 from luthier import run
 from luthier.errors import UsageError, unknown
+from luthier.keys import read_seed
 from luthier.objectives import Objectives
 from luthier.run import Limits, Objective
 from luthier.search import Algorithm
@@ -184,8 +185,7 @@ class Settings:
             )
         if not isinstance(self.space, Space):
             raise UsageError("the space is no Space", expected="luthier.Space(lr=luthier.Float(...))", got=self.space)
-        if not _is_whole(self.seed) or self.seed < 0:
-            raise UsageError("'seed' is not a whole number", expected="seed >= 0", got=repr(self.seed))
+        read_seed(self.seed)
         if not _is_whole(self.replicate) or self.replicate < 0 or self.replicate == 1:
             raise UsageError(
                 "'replicate' is not a number of repeats",

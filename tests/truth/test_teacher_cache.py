@@ -3,12 +3,12 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset, default_collate
 
 import luthier as lt
 from luthier.batch import Layout
 from luthier.distillation import Cache
-from luthier.distillation.cache import answers_over
+from luthier.distillation.cache import answers_over, is_fixed
 from luthier.distillation.disk import shortened
 from luthier.errors import UsageError
 
@@ -134,6 +134,57 @@ def test_data_that_may_differ_from_pass_to_pass_are_refused(tmp_path):
     task = lt.Task(train=[(x, y)], valid=(x, y))
     with pytest.raises(UsageError, match="augment"):
         lt.distill(nn.Linear(4, 6), _teacher(), task, cache=tmp_path, epochs=1, progress=False)
+
+
+class _Louder(TensorDataset):
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x * 100, y
+
+
+class _Seeing(nn.Linear):
+    """Keeps the inputs that it is trained on."""
+
+    def forward(self, x):
+        if self.training:
+            self.seen.append(x.detach())
+        return super().forward(x)
+
+
+def _louder(items):
+    x, y = default_collate(items)
+    return x * 100, y
+
+
+_OWN_LOADERS = {
+    "collate_fn": lambda d: DataLoader(d, 16, shuffle=True, collate_fn=_louder),
+    "data set": lambda d: DataLoader(_Louder(*d.tensors), 16, shuffle=True),
+    "with replacement": lambda d: DataLoader(d, 16, sampler=RandomSampler(d, replacement=True)),
+    "fewer": lambda d: DataLoader(d, 16, sampler=RandomSampler(d, num_samples=20)),
+    "part": lambda d: DataLoader(d, 16, sampler=SequentialSampler(range(20))),
+    "own stream": lambda d: DataLoader(d, 16, sampler=RandomSampler(d, generator=torch.Generator().manual_seed(5))),
+    "plain": lambda d: DataLoader(d, 16, shuffle=True),
+}
+
+
+@pytest.mark.parametrize("kind", _OWN_LOADERS)
+def test_a_student_is_distilled_on_just_what_the_loader_gives(kind, tmp_path):
+    x, y = _data()
+    seen = {}
+    for verb in ("fit", "distill"):
+        loader = _OWN_LOADERS[kind](TensorDataset(x, y))
+        student, task = _Seeing(4, 6), lt.Task(train=loader, valid=(x, y))
+        student.seen = []
+        if verb == "fit":
+            lt.fit(student, task, epochs=2, progress=False)
+        else:
+            lt.distill(student, _teacher(), task, losses={"kl": 1.0}, epochs=2, progress=False)
+        seen[verb] = torch.cat(student.seen)
+    assert torch.equal(seen["fit"], seen["distill"])
+    assert is_fixed(loader) == (kind in ("plain", "own stream"))
+    if not is_fixed(loader):
+        with pytest.raises(UsageError, match="cannot be cached"):
+            lt.distill(nn.Linear(4, 6), _teacher(), task, cache=tmp_path, epochs=1, progress=False)
 
 
 def test_no_class_at_all_is_refused():

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset, default_collate
 
 from luthier.batch import Batch, Layout, device_of, read_batches
 from luthier.distillation.disk import Answers, Cache, key_of, stored
@@ -21,13 +21,22 @@ Prepare = Callable[[Any], Any]
 
 
 def is_fixed(loader: Any) -> bool:
-    """Whether every pass shows the same examples: tensors in memory, in plain or shuffled order."""
+    """Whether every pass shows each of the same examples once: tensors in memory, in plain or shuffled order.
+
+    Whatever a loader does to examples of its own (a data set's or a loader's subclass, ``collate_fn``) may change them.
+    """
     return (
-        isinstance(loader, DataLoader)
-        and isinstance(loader.dataset, TensorDataset)
-        and type(loader.sampler) in (RandomSampler, SequentialSampler)
+        type(loader) is DataLoader
+        and type(loader.dataset) is TensorDataset
         and loader.batch_size is not None
+        and loader.collate_fn is default_collate
+        and _shows_each_once(loader.sampler, len(loader.dataset))
     )
+
+
+def _shows_each_once(sampler: Any, count: int) -> bool:
+    plain = type(sampler) is SequentialSampler or (type(sampler) is RandomSampler and not sampler.replacement)
+    return plain and len(sampler) == len(sampler.data_source) == count
 
 
 def outputs_over(teacher: nn.Module, loader: DataLoader[Any], layout: Layout | None = None) -> Tensor:
@@ -101,9 +110,9 @@ def with_teacher(
         if cache is not None:
             raise UsageError(
                 "the teacher's outputs cannot be cached",
-                expected="training data as tensors in memory: Task(train=(x, y), ...)",
+                expected="training data as tensors in memory, each example once a pass: Task(train=(x, y), ...)",
                 got=type(loader).__name__,
-                cause="a loader may augment: the stored outputs would belong to other examples",
+                cause="a loader may augment or draw: the stored outputs would belong to other examples",
                 fix="tensors, or no cache",
             )
         return _on_the_fly(teachers, task, prepare(loader))
@@ -135,12 +144,10 @@ def _on_the_fly(teachers: Sequence[nn.Module], task: Task, loader: Any) -> Batch
 
 def _beside(loader: Any, answers: Sequence[Answers], layout: Layout, prepare: Prepare) -> Batches:
     """The loader's examples, in its own order, with the rows of the answers that belong to them."""
-    shuffle = isinstance(loader.sampler, RandomSampler)
     own = loader.dataset.tensors
     rows = TensorDataset(*own, *(part for a in answers for part in a.parts))
-    beside = prepare(
-        DataLoader(rows, loader.batch_size, shuffle, drop_last=loader.drop_last, generator=loader.generator)
-    )
+    same = {"sampler": loader.sampler, "drop_last": loader.drop_last, "generator": loader.generator}
+    beside = prepare(DataLoader(rows, loader.batch_size, **same))
 
     def batches() -> Iterator[Batch]:
         for item in beside:

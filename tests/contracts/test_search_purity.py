@@ -11,6 +11,8 @@ import pytest
 SCRIPT = """
 import luthier as lt
 from luthier import search
+from luthier.keys import Key
+from luthier.trial import Status
 
 space = lt.Space(
     lr=lt.Float(1e-5, 1.0, log=True, prior=1e-3),
@@ -43,6 +45,8 @@ for name in ("tpe", *search.names()):  # first one that brings its BLAS along wh
             while len(waiting) > 2:
                 first = waiting.pop(0)
                 loop.tell(first, loss(first.params))
+        done = [t for t in loop.trials if t.status is not Status.RUNNING]
+        print(name, search.get(name).ask(where, loop.objectives, done, waiting, 2, Key(5, 20)))  # itself, not by a loop
 """
 
 

@@ -33,6 +33,9 @@ class OneThread:
         limit: AbstractContextManager[Any] = self._controller.limit(limits=1)
         return limit
 
+    def __reduce__(self) -> tuple[type[OneThread], tuple[()]]:
+        return OneThread, ()
+
 
 def _loaded() -> bool:
     """Whether scipy's own BLAS is there, which algorithms load when they first need it."""

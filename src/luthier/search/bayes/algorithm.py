@@ -11,6 +11,7 @@ from luthier.objectives import Objectives
 from luthier.pareto import Array
 from luthier.search import _fresh, _memory
 from luthier.search._encode import Encoding
+from luthier.search._threads import OneThread
 from luthier.search.bayes import design, model, plateau
 from luthier.search.bayes.belief import Inward, extra, weigh
 from luthier.search.bayes.maximise import Acquisition, Effort, maximise
@@ -54,6 +55,7 @@ class Bayes:
         self.effort = effort or Effort()
         self._memory: _memory.Memory | None = None
         self._fitted: model.Models | None = None
+        self._one_thread = OneThread()
 
     def ask(
         self,
@@ -67,12 +69,13 @@ class Bayes:
         """See :class:`luthier.search.Algorithm`."""
         self._memory = _memory.recall(self._memory, space, objectives)
         waiting, found = list(pending), list[Params]()
-        for i in range(n):
-            params = self._propose(self._memory, history, waiting, key.for_trial(key.trial + i))
-            if params is None:
-                break
-            found.append(params)
-            waiting.append(Trial(key.trial + i, params))
+        with self._one_thread():
+            for i in range(n):
+                params = self._propose(self._memory, history, waiting, key.for_trial(key.trial + i))
+                if params is None:
+                    break
+                found.append(params)
+                waiting.append(Trial(key.trial + i, params))
         return found
 
     def _propose(

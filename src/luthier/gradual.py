@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -33,7 +33,7 @@ class GradualPruning:
         evidence: ``data=`` and ``loss=`` where the criterion needs them.
 
     Raises:
-        UsageError: an unknown scope or criterion.
+        UsageError: an unknown scope; a criterion that is unknown, scores neurons only or lacks its data; a generator as data.
 
     Example:
         >>> net = nn.Linear(10, 10)
@@ -54,7 +54,12 @@ class GradualPruning:
         if scope not in SCOPES:
             raise unknown("scope", scope, SCOPES)
         self.model, self.schedule, self.scope = model, schedule, scope
-        self.criterion, self.evidence = importance.get(criterion), evidence
+        if isinstance(evidence.get("data"), Iterator):
+            raise UsageError(
+                "the data are looked at after every epoch", expected="a list of batches or a loader", got="a generator"
+            )
+        self.criterion, _ = importance.for_weights(criterion, **evidence)
+        self.evidence = evidence
         self.names, _ = candidates(model)
         values = dict(model.named_parameters())
         apply_masks(model, {n: torch.ones_like(values[n], dtype=torch.bool) for n in self.names})

@@ -256,6 +256,22 @@ def test_gradual_pruning_by_any_criterion(criterion):
     assert _zeros(model) == round(0.8 * total)
 
 
+@pytest.mark.parametrize(
+    ("how", "word"),
+    [
+        ({"criterion": "fpgm"}, "scores neurons"),
+        ({"criterion": "taylor"}, "needs data"),
+        ({"criterion": "taylor", "data": [(torch.ones(1, 2, 4, 4), torch.ones(1))]}, "needs loss"),
+        ({"criterion": "wanda", "data": (torch.ones(1, 2, 4, 4) for _ in range(3))}, "generator"),
+    ],
+)
+def test_gradual_pruning_refuses_at_once_what_it_could_not_use_later(how, word):
+    model = _net()
+    with pytest.raises(UsageError, match=word):
+        GradualPruning(model, Schedule(0.5, steps=2), **how)
+    assert list(model.state_dict()) == list(_net().state_dict())
+
+
 def test_sizes_are_those_of_the_weights():
     masked = lt.prune_weights(nn.Linear(100, 50), ratio=0.9)
     sizes = masked.bytes()

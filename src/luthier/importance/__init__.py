@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from luthier import discover
 from luthier.errors import UsageError
+from luthier.importance import _checks
 from luthier.importance._activations import ActivationGradients, Activations, input_means
 from luthier.importance._axes import producing_rows, sum_over_axis
 from luthier.importance._batches import batches, gather, mean_loss
@@ -161,12 +162,13 @@ def score_many(
     chosen = list(analysis.groups if groups is None else groups)
     methods = [_settled(c, data, loss) for c in criteria]
     pairs = list(enumerate(zip(methods, criteria, strict=True)))
-    wanted = {i: _demanded(m, neurons_need(m), c, data, loss) for i, (m, c) in pairs}
+    wanted = {i: _checks.demanded(m, neurons_need(m), c, data, loss) for i, (m, c) in pairs}
     statistics = _statistics(analysis, chosen, {i: m for i, m in enumerate(methods) if wanted[i]}, wanted, loss, seed)
     if statistics and data is not None:
         gather(analysis.model, data, statistics.values())
     found = {need: statistic.result() for need, statistic in statistics.items()}
-    return [_scored(analysis, chosen, m, i, found, c, seed) for i, (m, c) in pairs]
+    scored = [_scored(analysis, chosen, m, i, found, c, seed) for i, (m, c) in pairs]
+    return [_checks.by_group(chosen, s, c) for s, c in zip(scored, criteria, strict=True)]
 
 
 def _statistics(
@@ -224,10 +226,8 @@ def _scored(
     if hasattr(method, "inputs"):
         return {g.name: _by_consumers(g, method, evidence) for g in groups}
     terms = getattr(method, "terms", None) or method.elements
-    elements = {name: terms(e) for name, e in evidence.items()}
-    scores = {g.name: method.combine(sum_over_axis(g, elements)) for g in groups}
-    _not_mute(scores, criterion)
-    return scores
+    elements = {name: _checks.by_element(e, terms(e), criterion) for name, e in evidence.items()}
+    return _checks.not_mute({g.name: method.combine(sum_over_axis(g, elements)) for g in groups}, criterion)
 
 
 def _by_consumers(group: Group, method: Any, evidence: Mapping[str, Evidence]) -> Tensor:
@@ -246,17 +246,6 @@ def _by_consumers(group: Group, method: Any, evidence: Mapping[str, Evidence]) -
     }
     combined: Tensor = method.combine(sum_over_axis(group, elements))
     return combined
-
-
-def _not_mute(scores: Mapping[str, Tensor], criterion: Any) -> None:
-    mute = [name for name, values in scores.items() if len(values) > 1 and not bool(values.any())]
-    if mute:
-        raise UsageError(
-            f"the criterion {criterion!r} says nothing about {', '.join(mute[:4])}: every score is zero",
-            expected="scores that tell indices apart",
-            cause="no normalisation layer there, weights that are all zero, or a loss that does not depend on them",
-            fix="protect these modules, or use another criterion, such as 'l2'",
-        )
 
 
 @dataclass(frozen=True)
@@ -281,6 +270,21 @@ class Weighed:
         return made
 
 
+def for_weights(criterion: Kind, data: Any = None, loss: Any = None, *, seed: int = 0) -> tuple[Any, Needs | None]:
+    """A criterion of single weights, and what must be gathered for it.
+
+    Raises:
+        UsageError: it scores neurons only, or data or a loss is missing.
+    """
+    method = _settled(criterion, data, loss)
+    if not hasattr(method, "elements"):
+        raise UsageError(
+            f"the criterion {criterion!r} scores neurons, not single weights",
+            expected="one of " + ", ".join(n for n in names() if hasattr(get(n), "elements")),
+        )
+    return method, _checks.demanded(method, method.needs, criterion, data, loss)
+
+
 def weigh(
     model: nn.Module,
     criterion: Kind = "l1",
@@ -293,20 +297,16 @@ def weigh(
 
     The arguments are those of :func:`weight_scores`.
     """
-    method = _settled(criterion, data, loss)
-    if not hasattr(method, "elements"):
-        raise UsageError(
-            f"the criterion {criterion!r} scores neurons, not single weights",
-            expected="one of " + ", ".join(n for n in names() if hasattr(get(n), "elements")),
-        )
-    need = _demanded(method, method.needs, criterion, data, loss)
+    method, need = for_weights(criterion, data, loss)
     found = {}
     if need and data is not None:
         statistic = _of_weights(model, need, loss, seed)
         gather(model, data, [statistic])
         found = statistic.result()
     evidence = {e.name: e for e in _evidence(model, method.needs, found, seed)}
-    return Weighed({name: method.elements(e) for name, e in evidence.items()}, method, evidence)
+    scores = {name: _checks.by_element(e, method.elements(e), criterion) for name, e in evidence.items()}
+    _checks.by_weight(evidence.values(), scores, criterion)
+    return Weighed(scores, method, evidence)
 
 
 def weight_scores(
@@ -343,12 +343,12 @@ def _evidence(model: nn.Module, need: str, found: Mapping[str, Any], seed: int) 
     norms = {f"{path}.weight".lstrip(".") for path, m in model.named_modules() if "Norm" in type(m).__name__}
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
-            given = found.get(name, found.get(_unmasked(name)))
+            given = found.get(name, found.get(unmasked(name)))
             known = {} if given is None else _known(need, given)
             yield Evidence(name, parameter.detach(), norm=name in norms, key=Key(seed), **known)
 
 
-def _unmasked(name: str) -> str:
+def unmasked(name: str) -> str:
     """The name that a masked parameter had: "0.parametrizations.weight.original" -> "0.weight"."""
     return name.replace("parametrizations.", "").removesuffix(".original")
 
@@ -357,30 +357,3 @@ def _known(need: str, value: Any) -> dict[str, Tensor]:
     if need in ("inputs", "covariance"):
         return {need: value}
     return {"grad": value[0], "curvature" if need == "curvature" else "grad2": value[1]}
-
-
-def _demanded(method: Any, need: Needs, criterion: Any, data: Any, loss: Any) -> Needs | None:
-    """The need where something must be gathered for it.
-
-    Raises:
-        UsageError: there are no data to gather it from, or no loss.
-    """
-    if need == "nothing" or (isinstance(method, Own) and data is None):
-        return None
-    _demand(data, criterion, "data")
-    if need in WITH_LOSS:
-        _demand(loss, criterion, "loss")
-    return need
-
-
-def _demand(value: Any, criterion: Any, what: str) -> Any:
-    if value is None:
-        raise UsageError(
-            f"the criterion {criterion!r} needs {what}=",
-            expected="batches of (inputs, target)"
-            if what == "data"
-            else "a function of (output, target), or 'cross_entropy'",
-            got="None",
-            fix=f"pass {what}=..., or use a criterion that looks at the weights alone, such as 'l2'",
-        )
-    return value

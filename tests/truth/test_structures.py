@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from itertools import chain, combinations, permutations
 
 import numpy as np
@@ -120,6 +122,19 @@ def test_densities_of_orders_sum_to_one_and_draws_follow_them():
     drawn = mixture.draw(40_000, rng)
     shares = np.array([(drawn == order).all(1).mean() for order in every])
     assert np.abs(shares - density).max() < 0.01
+
+
+@pytest.mark.parametrize("k", [6, 170, 180, 400])
+def test_densities_of_orders_are_those_of_exact_arithmetic(k):
+    centre = np.arange(k)
+    far = np.roll(centre, 1)[::-1].copy()
+    mixture = _mallows.orders(np.stack([centre, centre]), np.array([0.5, 0.5, 0.0]))
+    rate = Decimal(mixture.rate)
+    whole = math.prod((1 - (-j * rate).exp()) / (1 - (-rate).exp()) for j in range(1, k + 1))
+    half = Decimal("0.5")
+    for order in (centre, far):
+        density = half / math.factorial(k) + half * (-rate * discordant(centre, order)).exp() / whole
+        assert mixture.log_density(order[None])[0] == pytest.approx(float(density.ln()), rel=1e-9)
 
 
 @pytest.mark.parametrize("sizes", [(0, 5), (1, 3), (2, 2)])

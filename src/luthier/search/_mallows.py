@@ -77,6 +77,8 @@ class Orders:
 
     def log_density(self, at: Whole) -> Array:
         """Log probability of orders given as places, shape (m,)."""
+        from scipy.special import logsumexp
+
         k = at.shape[1]
         first, second = np.triu_indices(k, 1)
         pairs = len(first)
@@ -84,8 +86,8 @@ class Orders:
         theirs = np.sign(self.at[:, first] - self.at[:, second]).astype(float)
         discordant = 0.5 * (pairs - mine @ theirs.T)
         logs = -self.rate * discordant - log_normaliser(k, self.rate)
-        uniform = -np.log(np.arange(1, k + 1)).sum()
-        return np.asarray(np.log(self.weights[0] * np.exp(uniform) + np.exp(logs) @ self.weights[1:]))
+        uniform = np.full((len(at), 1), -np.log(np.arange(1, k + 1)).sum())  # 1 / k! itself is 0 from 178 items on
+        return np.asarray(logsumexp(np.hstack([uniform, logs]), axis=1, b=self.weights))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from luthier.batch import IGNORED
 from luthier.errors import UsageError
-from luthier.sequences import ctc
+from luthier.sequences import ctc, nothing
 
 Function = Callable[[Any, Any], Tensor]
 
@@ -63,16 +63,21 @@ def as_classes(outputs: Tensor, target: Tensor) -> Tensor:
 
 
 def cross_entropy(outputs: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy with class numbers, or with probabilities of the outputs' shape."""
+    """Cross entropy with class numbers, of which -100 does not count, or with probabilities of the outputs' shape."""
     if target.is_floating_point() and target.shape == outputs.shape and outputs.ndim > 1:
         return F.cross_entropy(outputs, target)
-    return F.cross_entropy(outputs, as_classes(outputs, target), ignore_index=IGNORED)
+    index = as_classes(outputs, target)
+    if bool((index == IGNORED).all()):
+        return nothing(outputs)
+    return F.cross_entropy(outputs, index, ignore_index=IGNORED)
 
 
 def binary_cross_entropy(outputs: Tensor, target: Tensor) -> Tensor:
     """Binary cross entropy of logits; answers of -100 do not count."""
     answers = as_numbers(outputs, target)
     counted = answers != IGNORED
+    if not bool(counted.any()):
+        return nothing(outputs)
     return F.binary_cross_entropy_with_logits(outputs[counted], answers[counted])
 
 

@@ -135,6 +135,16 @@ def at(values: Tensor, mask: Tensor | None) -> Tensor:
     return values[mask] if values.ndim == mask.ndim else values.movedim(1, -1)[mask]
 
 
+def nothing(outputs: Tensor) -> Tensor:
+    """The loss of outputs of which nothing counts: 0, as is its gradient; a mean over none would be NaN.
+
+    Example:
+        >>> nothing(torch.full((2, 5), float("nan")))
+        tensor(0.)
+    """
+    return outputs[:0].sum()
+
+
 def joined(outputs: Sequence[Tensor], targets: Sequence[Target]) -> tuple[Tensor, Target]:
     """Batches put together. Where they differ in positions, no score sees what was put in to make them fit.
 

@@ -296,3 +296,48 @@ def test_yes_no_answers_of_minus_100_count_in_no_loss_and_no_metric():
     assert torch.equal(task.loss_function(outputs, target), expected)
     assert metric("f1_macro")(outputs, target) >= 0
     assert metric("auroc")(torch.randn(8, 2), torch.tensor([[0, 1], [1, 0]] * 3 + [[-100, 1], [0, -100]])) >= 0
+
+
+_PLAIN = {"optimizer": "sgd", "momentum": 0.0, "schedule": "constant", "weight_decay": 0.0, "warmup": 0.0}
+
+
+def _trained(batches, weights):
+    """A tagger's parameters after plain descent: a step that nothing counts in must leave them where they are."""
+    torch.manual_seed(0)
+    net, teacher = _Tagger(4), _Tagger(6)
+    task = lt.Task(train=batches, valid=_tagged(), class_dim=-1)
+    how = {**_PLAIN, "epochs": 1, "lr": 0.1, "keep": "last", "progress": False}
+    if weights is None:
+        lt.fit(net, task, **how)
+    else:
+        lt.distill(net, teacher, task, losses=weights, taps=["embed"], **how)
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+@pytest.mark.parametrize(
+    "weights", [None, *({name: 1.0} for name in ("kl", "mse", "cosine", "dkd", "hint", "attention", "rkd", "crd"))]
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_batch_of_padding_alone_changes_nothing(weights, masked):
+    batches = _tagged()
+    empty = {**batches[0], "labels": torch.full_like(batches[0]["labels"], -100)}
+    if masked:
+        empty["attention_mask"] = torch.zeros_like(empty["attention_mask"])
+    alone, with_padding = _trained(batches, weights), _trained([batches[0], empty, *batches[1:]], weights)
+    assert torch.equal(alone, with_padding)
+
+
+def test_answers_and_frames_of_which_none_counts_give_no_gradient():
+    outputs = _random(0, 3, 4).requires_grad_()
+    task = lt.Task(train=[], valid=[], loss="bce")
+    loss = task.loss_function(outputs, torch.full((3, 4), -100.0))
+    loss.backward()
+    assert (float(loss.detach()), float(outputs.grad.abs().sum())) == (0.0, 0.0)
+    x, labels, frames, _ = _spoken(4)
+    none = torch.zeros_like(frames)
+    task = lt.Task(train=[(x, labels, none, none)], valid=[], targets=3, loss="ctc", class_dim=-1, metrics=["cer"])
+    student = _Reader(4)
+    loss = Lesson(student, _Reader(6), task, {"kl": 0.5, "task": 0.5})(student, Batch((x,), (labels, none, none)))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert all(float(p.grad.abs().sum()) == 0 for p in student.parameters())

@@ -18,7 +18,7 @@ from luthier.distillation.taps import Maps, Pair, Tap, Taps, read_taps
 from luthier.distillation.teachers import as_several, read_shares, teach
 from luthier.errors import UsageError, unknown
 from luthier.model.evaluating import evaluating
-from luthier.sequences import at, positions
+from luthier.sequences import at, nothing, positions
 from luthier.surgery.plan import Plan
 from luthier.task import Task
 
@@ -228,12 +228,15 @@ class Lesson:
         return torch.stack(terms).sum()
 
     def _of_outputs(self, student: Tensor, result: Tensor, batch: Batch, mask: Tensor | None) -> Iterator[Tensor]:
-        """The losses of outputs; where only some positions count, these are the examples."""
+        """The losses of outputs; where only some positions count, these are the examples; 0 where none does."""
         if not self.outputs:
             return
         teacher = self.task.layout.outputs(result)
         _check_shapes(student, teacher)
         mine, theirs = at(student, mask), at(teacher, mask)
+        if not len(mine):
+            yield nothing(student)
+            return
         for name, part in self.outputs.items():
             target = (at(_labels(batch), mask),) if part.sees == "targets" else ()
             yield self.weight(name) * part(mine, theirs, *target)
@@ -248,6 +251,8 @@ class Lesson:
         mine, theirs = self._features(teacher, self.pairs[teacher][i])
         if self.maps is not None and _projection(part) != "never":
             mine = self.maps[teacher](i, mine)
+        if mask is not None and not bool(mask.any()):
+            return nothing(mine)
         if mask is None or mine.ndim != 3 or mine.shape[2:] != mask.shape[1:]:
             return part(mine, theirs)
         if isinstance(part, Hint):

@@ -286,6 +286,34 @@ def test_pairs_of_a_plan_with_sequences_have_their_channels_last():
     lt.distill(pruned, dense, task, losses={"hint": 1.0, "kl": 1.0}, epochs=1, progress=False)
 
 
+class _Attending(torch.nn.Module):
+    """Two layers that never run as modules: attention reads its projection's weights itself, a list gives nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(8, 8)
+        self.attn = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+        self.blocks = torch.nn.ModuleList([torch.nn.Linear(8, 8)])
+        self.second, self.head = torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        x = self.blocks[0](self.attn(x, x, x, need_weights=False)[0])
+        return self.head(self.second(x).relu().mean(1))
+
+
+@pytest.mark.parametrize("target", ["module", "graph", None])
+def test_only_layers_that_run_are_paired(target):
+    dense, x, y = _Attending(), torch.randn(16, 5, 8), torch.randint(3, (16,))
+    task = lt.Task(train=(x, y), valid=(x, y))
+    student = _Attending() if target is None else lt.prune_neurons(dense, x[:2], ratio=0.5, target=target)
+    plan = None if target is None else student.plan
+    network = student if target is None else student.model
+    found = [p.student for p in Lesson(network, dense, task, {"hint": 1.0}, plan=plan).pairs[0]]
+    assert found == (["first", "attn", "second"] if target is None else ["first", "blocks.0", "second"])
+    lt.distill(student, dense, task, losses={"hint": 1.0, "kl": 1.0}, epochs=1, progress=False)
+
+
 def test_a_plan_of_another_network_says_nothing():
     pruned = lt.prune_neurons(_net(8), torch.randn(2, 1, 6, 6), ratio=0.5)
     assert [p.kept for p in read_taps(pruned.model, _net(6), None, pruned.plan)] == [None, None]
@@ -295,6 +323,8 @@ def test_a_plan_of_another_network_says_nothing():
     ("act", "word"),
     [
         (lambda: Taps(_net(3), ["tow"]), "two"),
+        (lambda: read_taps(_net(3), _net(3), [("one", "one", "two")]), "pair"),
+        (lambda: Lesson(_net(3), _net(3), lt.Task(train=[], valid=[]), {"kl": 1.0}, taps=["tow"]), "two"),
         (lambda: read_taps(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), None), "same name"),
         (lambda: losses.Hint()(torch.zeros(2, 3), torch.zeros(2, 4)), "shape"),
         (lambda: losses.Attention()(torch.zeros(2, 3), torch.zeros(2, 3)), "positions"),

@@ -172,13 +172,17 @@ class Lesson:
         parts = read_losses(weights, temperature)
         self.features = {n: p for n, p in parts.items() if p.sees == "features"}
         self.outputs = {n: p for n, p in parts.items() if p.sees != "features"}
-        self.pairs = [read_taps(student, t, taps, plan) if self.features else () for t in self.teachers]
+        small = self._small_batch(student) if self.features else None
+        pairs = [read_taps(student, t, taps, plan, small) if self.features or taps else () for t in self.teachers]
+        self.pairs = pairs if self.features else [() for _ in pairs]
         self._student_taps = Taps(student, sorted({p.student for pairs in self.pairs for p in pairs}))
         self._teacher_taps = [
             Taps(t, [p.teacher for p in pairs]) for t, pairs in zip(self.teachers, self.pairs, strict=True)
         ]
         mapping = [_projection(p) for p in self.features.values()]
-        self.maps = self._make_maps(student, "always" in mapping) if set(mapping) - {"never"} else None
+        self.maps: nn.ModuleList | None = None
+        if small is not None and set(mapping) - {"never"}:
+            self.maps = self._make_maps(student, small, "always" in mapping)
 
     @property
     def needs_teacher(self) -> bool:
@@ -198,11 +202,13 @@ class Lesson:
                 stack.enter_context(taps)
             yield
 
-    @torch.no_grad()
-    def _make_maps(self, student: nn.Module, always: bool) -> nn.ModuleList:
+    def _small_batch(self, student: nn.Module) -> Batch:
         batch = next(self.task.batches("train")).to(device_of(student))
         named = {name: x[:2] for name, x in batch.named.items()}
-        small = Batch(tuple(x[:2] for x in batch.inputs), batch.target, named=named)
+        return Batch(tuple(x[:2] for x in batch.inputs), batch.target, named=named)
+
+    @torch.no_grad()
+    def _make_maps(self, student: nn.Module, small: Batch, always: bool) -> nn.ModuleList:
         with self.open(), evaluating(student):
             for model in (student, *self.teachers):
                 small.run(model)

@@ -55,7 +55,7 @@ def distill(
             task's own at first, the task's own alone at the end, so that a teacher does not hold back a long run.
         temperature: softens the outputs in the losses that have one.
         taps: for losses of features: names of modules that both have, or pairs (student's, teacher's); None: after a
-            cut what its plan says, else the outermost modules of the same name.
+            cut what its plan says, else the outermost modules of the same name; only of those that run.
         teacher_weights: how much each of several teachers counts; None: all alike.
         cache: a folder where the teacher's outputs are kept between runs, or a :class:`luthier.distillation.Cache`;
             only for training data given as tensors. None: they are computed once a run where the data allow it.

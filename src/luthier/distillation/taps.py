@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.hooks import RemovableHandle
 
-from luthier.batch import device_of, outputs_of
+from luthier.batch import Batch, device_of, outputs_of
 from luthier.errors import UsageError, unknown
+from luthier.model.evaluating import evaluating
 from luthier.model.program import Program, Rebuilt
 from luthier.surgery.plan import Plan
 
@@ -157,8 +158,27 @@ def _reader(graph: fx.Graph, name: str) -> fx.Node:
     )
 
 
+def running(model: nn.Module, batch: Batch) -> set[str]:
+    """Names of the modules that give something on a batch; of a rebuilt network those whose parameters it reads."""
+    if isinstance(model, Rebuilt):
+        return {str(n.target).rpartition(".")[0] for n in model.program.graph.nodes if n.op == "get_attr" and n.users}
+    ran: set[str] = set()
+    handles = [m.register_forward_hook(lambda *_, name=n: ran.add(name)) for n, m in model.named_modules()]
+    try:
+        with torch.no_grad(), evaluating(model):
+            batch.run(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ran
+
+
 def read_taps(
-    student: nn.Module, teacher: nn.Module, taps: Sequence[Tap] | None, plan: Plan | None = None
+    student: nn.Module,
+    teacher: nn.Module,
+    taps: Sequence[Tap] | None,
+    plan: Plan | None = None,
+    batch: Batch | None = None,
 ) -> tuple[Pair, ...]:
     """Which module of the student learns from which of the teacher.
 
@@ -166,19 +186,21 @@ def read_taps(
         student: the network that learns.
         teacher: the one that teaches.
         taps: names that both have, or pairs (student's, teacher's). None: what the plan says; without one the
-            outermost modules that both have by name and that hold parameters, without the last, whose outputs are
+            outermost modules that both have by name, that hold parameters and run, without the last, whose outputs are
             compared anyway.
         plan: of the cut that made the student out of this teacher: of each outermost module, without the last, the
             last layer whose channels the plan knows; the student's are compared with just those of the teacher's
             that were kept, so that no map has to be learned.
+        batch: a small one: without taps, only modules that run on it are paired. None: all are taken to run.
 
     Raises:
         UsageError: an unknown name, or nothing to pair.
     """
     if taps:
-        pairs = tuple(Pair(t, t) if isinstance(t, str) else Pair(t[0], t[1]) for t in taps)
+        pairs = tuple(map(_read_tap, [taps] if isinstance(taps, str) else taps))
     else:
-        pairs = (_of_plan(student, teacher, plan) if plan is not None else ()) or _shared(student, teacher)
+        ran = _named(student) if batch is None else running(student, batch) & running(teacher, batch)
+        pairs = (_of_plan(student, teacher, plan, ran) if plan is not None else ()) or _shared(student, teacher, ran)
     if not pairs:
         raise UsageError(
             "student and teacher have no modules of the same name",
@@ -190,20 +212,36 @@ def read_taps(
     return pairs
 
 
-def _shared(student: nn.Module, teacher: nn.Module) -> tuple[Pair, ...]:
+def _read_tap(tap: Any) -> Pair:
+    names = (tap, tap) if isinstance(tap, str) else tap
+    if isinstance(names, tuple | list) and len(names) == 2 and all(isinstance(n, str) for n in names):
+        return Pair(*names)
+    raise UsageError(
+        "a tap is no name of a module, nor a pair of them",
+        expected='"layer", or ("student.layer", "teacher.layer")',
+        got=repr(tap),
+    )
+
+
+def _named(model: nn.Module) -> set[str]:
+    return {name for name, _ in model.named_modules()}
+
+
+def _shared(student: nn.Module, teacher: nn.Module, ran: Container[str]) -> tuple[Pair, ...]:
     theirs = dict(teacher.named_children())
-    both = [n for n, m in student.named_children() if n in theirs and next(m.parameters(), None) is not None]
+    mine = [n for n, m in student.named_children() if n in ran and next(m.parameters(), None) is not None]
+    both = [name for name in mine if name in theirs]
     return tuple(Pair(name, name) for name in both[:-1])
 
 
-def _of_plan(student: nn.Module, teacher: nn.Module, plan: Plan) -> tuple[Pair, ...]:
+def _of_plan(student: nn.Module, teacher: nn.Module, plan: Plan, ran: Container[str]) -> tuple[Pair, ...]:
     """Empty where the plan is not of this teacher."""
     own = {name: list(p.shape) for name, p in teacher.named_parameters(remove_duplicate=False)}
     if any(own.get(name) != list(shape) for name, shape in plan.shapes.items()):
         return ()
     stages: dict[str, Pair] = {}
-    there = {name.rpartition(".")[0] for name, _ in student.named_parameters(remove_duplicate=False)}
-    layers = [(n, m) for n, m in teacher.named_modules() if isinstance(m, _LAYERS) and n in there & _known(plan)]
+    there = {name.rpartition(".")[0] for name, _ in student.named_parameters(remove_duplicate=False)} & _known(plan)
+    layers = [(n, m) for n, m in teacher.named_modules() if isinstance(m, _LAYERS) and n in there and n in ran]
     depth = _telling_depth([name for name, _ in layers])
     for name, module in layers:
         kept = plan.kept[f"{name}.weight"][-1 if isinstance(module, nn.LayerNorm) else 0]

@@ -75,14 +75,16 @@ class AskTell:
         """The next proposal, as a running trial.
 
         Raises:
-            UsageError: every combination of the space has been proposed.
+            UsageError: every combination has been proposed, or no more that ``where`` allows are found.
         """
         number = len(self._trials)
         pending, key = list(self._pending.values()), Key(self.seed, number)
         with self._one_thread():
             found = self.algorithm.ask(self.space, self.objectives, self._history, pending, 1, key)
         if not found:
-            raise UsageError("the space is exhausted", got=f"{number} proposals", fix="stop asking, or widen the space")
+            cause = "nothing more that its 'where' allows was found" if self.space.where else None
+            fix = "stop asking, or widen the space"
+            raise UsageError("the space is exhausted", got=f"{number} proposals", cause=cause, fix=fix)
         trial = Trial(number, found[0], started=time.time())
         self._trials.append(trial)
         self._pending[number] = trial

@@ -206,14 +206,25 @@ class Space:
             culprit = broken
         raise self.infeasible(culprit)
 
-    def infeasible(self, culprit: int) -> UsageError:
-        """The error for a space in which nothing allowed can be found."""
+    def infeasible(
+        self,
+        culprit: int,
+        got: str = f"{_TRIES:,} random combinations, all forbidden",
+        fix: str = "widen the constraint, or narrow the parameters' bounds to the allowed part",
+    ) -> UsageError:
+        """The error for a space in which nothing allowed can be found.
+
+        Args:
+            culprit: the predicate of ``where`` that forbade last.
+            got: what was looked at.
+            fix: what to do.
+        """
         return UsageError(
             "no allowed combination was found in the space",
             expected=f"one that satisfies where[{culprit}], {_source(self.where[culprit])}",
-            got=f"{_TRIES:,} random combinations, all forbidden",
+            got=got,
             cause="contradictory constraints, or an allowed part too small to hit",
-            fix="widen the constraint, or narrow the parameters' bounds to the allowed part",
+            fix=fix,
         )
 
     def check(self, params: Mapping[str, Any]) -> Params:

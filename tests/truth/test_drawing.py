@@ -14,8 +14,10 @@ import luthier as lt
 from luthier.errors import UsageError
 from luthier.keys import Key
 from luthier.objectives import Objectives
-from luthier.search import _fresh, _net
+from luthier.search import _fresh, _net, names
+from luthier.search._encode import Encoding
 from luthier.search._memory import Memory, leaders, ranking
+from luthier.search._moves import around
 from luthier.search._walk import Walk
 from luthier.search.grid import Grid
 from luthier.trial import Status, Trial
@@ -174,3 +176,36 @@ def test_a_needle_in_a_small_space_is_found():
     assert _fresh.draw(space, Key(0).generator("x"), taken) == {"x": 77_777}
     taken.add({"x": 77_777})
     assert _fresh.draw(space, Key(0).generator("x"), taken) is None
+
+
+@pytest.mark.parametrize("name", [n for n in names() if n != "grid"])
+def test_a_part_too_thin_to_hit_is_followed_from_what_is_known(name):
+    space = lt.Space(a=lt.Float(0, 1), b=lt.Float(0, 1), where=lambda p: abs(p["a"] - p["b"] - 0.3) < 1e-7)
+    loop = lt.AskTell(space, algorithm=name, minimize="loss", seed=1)
+    with pytest.raises(UsageError, match="10,000 random combinations"):
+        loop.ask()
+    loop.add({"a": 0.6, "b": 0.3}, 0.5)
+    for _ in range(3):
+        loop.tell(loop.ask(), 0.5)
+    found = {(t.params["a"], t.params["b"]) for t in loop.trials}
+    assert len(found) == 4
+    assert all(abs(a - b - 0.3) < 1e-7 for a, b in found)
+
+
+def test_rows_around_known_ones_follow_their_line():
+    space = lt.Space(a=lt.Float(0, 1), b=lt.Float(0, 1), c=lt.Choice(["x", "y"]))
+    known = np.array([[0.2, 0.2, 0.25], [0.5, 0.5, 0.25], [0.6, 0.6, 0.75]])
+    rows = around(Encoding(space), known, 400, np.random.default_rng(0))
+    line = rows[::2]
+    assert np.allclose(line[:, 0], line[:, 1], atol=1e-12)
+    assert np.ptp(line[:, 0]) > 0.8
+    assert set(line[:, 2]) == {0.25, 0.75}
+    apart = np.abs(rows[1::2, :2, None] - known[:, :2].T).min(2).max(1)  # from the nearest known row, about
+    assert np.quantile(apart, 0.3) < 1e-5 < 1e-2 < np.quantile(apart, 0.9)
+
+
+def test_a_study_whose_allowed_part_is_used_up_ends_with_a_warning():
+    space = lt.Space(m=lt.Choice(["x", "y"]), d=lt.Int(1, 10**9).when(m="x"), where=lambda p: p["d"] < 0)
+    with pytest.warns(UserWarning, match="no more than 1 allowed"):
+        study = lt.tune(lambda t: 0.0, space, minimize="loss", algorithm="random", trials=5, progress=False)
+    assert [t.params for t in study.trials] == [{"m": "y"}]

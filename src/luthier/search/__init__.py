@@ -40,7 +40,8 @@ class Algorithm(Protocol):
             key: random streams; its trial number is that of the first proposal.
 
         Returns:
-            at most ``n`` allowed combinations of active parameters; fewer where the space is exhausted.
+            at most ``n`` allowed combinations of active parameters; fewer where the space is exhausted, or (with a
+            warning) where nothing more that its ``where`` allows can be found.
         """
         ...
 

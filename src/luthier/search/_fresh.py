@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from luthier.errors import UsageError
 from luthier.pareto import Array
 from luthier.search._belief import Belief, Bend
 from luthier.search._encode import Encoding
+from luthier.search._moves import around
 from luthier.search._walk import Walk
 from luthier.space import Params, Space
 from luthier.trial import Trial
@@ -19,6 +21,8 @@ from luthier.trial import Trial
 _DRAWS = 64
 _MORE = 256  # draws in a space that is too large to walk through
 _WALKED = 200_000
+_PARENTS = 256  # known combinations that are moved
+_MOVES = 2_000
 
 Label = tuple[tuple[str, str], ...]
 
@@ -39,10 +43,17 @@ class Taken:
     Args:
         tried: labels of a history; not changed.
         more: further labels: pending trials, and proposals of the same batch.
+        trials: finished and pending ones, whether or not their labels were read.
     """
 
-    def __init__(self, tried: set[Label], more: set[Label]) -> None:
-        self._tried, self._more = tried, more
+    def __init__(self, tried: set[Label], more: set[Label], *trials: Sequence[Trial]) -> None:
+        self._tried, self._more, self._trials = tried, more, trials
+        self._added: list[Params] = []
+
+    @property
+    def known(self) -> list[Mapping[str, Any]]:
+        """Combinations that were allowed when they were proposed."""
+        return [*(t.params for trials in self._trials for t in trials), *self._added]
 
     def __contains__(self, params: Params) -> bool:
         name = label(params)
@@ -58,6 +69,7 @@ class Taken:
     def add(self, params: Params) -> None:
         """Takes one more."""
         self._more.add(label(params))
+        self._added.append(params)
 
 
 class Tried:
@@ -74,11 +86,11 @@ class Tried:
             old, self._labels = [], set()
         self._labels.update(label(t.params) for t in listed[len(old) :])
         self._history = listed
-        return Taken(self._labels, {label(t.params) for t in pending})
+        return Taken(self._labels, {label(t.params) for t in pending}, history, pending)
 
     def taken_in(self, space: Space, history: Sequence[Trial], pending: Sequence[Trial]) -> Taken:
         """The same, for those that only draw: where draws do not repeat, nothing is read."""
-        return Taken(set(), set()) if endless(space) else self.taken(history, pending)
+        return Taken(set(), set(), history, pending) if endless(space) else self.taken(history, pending)
 
 
 def first(encoding: Encoding, ranked: Array, taken: Taken) -> Params | None:
@@ -101,6 +113,9 @@ def suggested(belief: Belief, index: int, generator: np.random.Generator, taken:
 def draw(space: Space, generator: np.random.Generator, taken: Taken, bend: Bend | None = None) -> Params | None:
     """A uniform draw that is not taken; None where the space is exhausted.
 
+    Where nothing allowed is hit by chance, moves from the combinations that are known take its place. Where they find
+    nothing either, it warns and gives None.
+
     Args:
         space: where to draw.
         generator: the stream to draw from.
@@ -108,22 +123,58 @@ def draw(space: Space, generator: np.random.Generator, taken: Taken, bend: Bend 
         bend: turns uniform rows into believed ones.
 
     Raises:
-        UsageError: nothing in the space is allowed, or nothing that could be found.
+        UsageError: nothing in the space is allowed, or nothing that could be found, and nothing is known.
     """
+    refusal: UsageError | None = None
+    for way in (_drawn,) if endless(space) else (_drawn, _first_unseen):
+        try:
+            found, refusal = way(space, generator, taken, bend), None
+        except UsageError as lost:
+            found, refusal = _moved(space, generator, taken), lost
+        if found is not None:
+            return found
+    if refusal is not None:
+        give_up(refusal, taken)
+    return None
+
+
+def give_up(refusal: UsageError, taken: Taken) -> None:
+    """The end of a search that found nothing, though not all has been looked at.
+
+    Raises:
+        UsageError: the refusal, where nothing was found before either.
+    """
+    count = len(taken.known)
+    if not count:
+        raise refusal
+    got, expected = refusal.details["got"], refusal.details["expected"]
+    warnings.warn(f"no more than {count:,} allowed combinations were found: {got}; wanted: {expected}", stacklevel=2)
+
+
+def _drawn(space: Space, generator: np.random.Generator, taken: Taken, bend: Bend | None) -> Params | None:
+    """A uniform draw; None where many of them are all taken."""
     if endless(space):
         return space.draw(generator, bend)
-    many = _combinations(space) > _WALKED
-    try:
-        for _ in range(_MORE if many else _DRAWS):
-            params = space.draw(generator, bend)
-            if params not in taken:
-                return params
-    except UsageError:
-        found = _first_unseen(space, taken)
-        if found is None and not len(taken):
-            raise
-        return found
-    return _first_unseen(space, taken)
+    for _ in range(_MORE if _combinations(space) > _WALKED else _DRAWS):
+        params = space.draw(generator, bend)
+        if params not in taken:
+            return params
+    return None
+
+
+def _moved(space: Space, generator: np.random.Generator, taken: Taken) -> Params | None:
+    """A move from a known combination that is allowed and new; None where none of them is."""
+    known = [p for p in taken.known if all(n in space.parameters for n in p)]
+    if not known:
+        return None
+    encoding, seen = Encoding(space), {label(p) for p in known}
+    chosen = generator.permutation(len(known))[:_PARENTS]
+    parents = np.array([encoding.rows(known[i]) for i in chosen])
+    for row in around(encoding, parents, _MOVES, generator):
+        params = encoding.params(row)
+        if label(params) not in seen and space.allows(params):
+            return params
+    return None
 
 
 def _combinations(space: Space) -> float:
@@ -131,12 +182,13 @@ def _combinations(space: Space) -> float:
     return math.prod(p.size for p in space.parameters.values())
 
 
-def _first_unseen(space: Space, taken: Taken) -> Params | None:
+def _first_unseen(space: Space, generator: np.random.Generator, taken: Taken, bend: Bend | None) -> Params | None:
+    """The first combination of a walk that is not taken; None where there is none."""
     largest = max((p.size for p in space.parameters.values() if math.isfinite(p.size)), default=1)
     walk = Walk(space, levels=int(min(largest, _WALKED)) + len(taken) + 2)
     for params in walk:
         if params not in taken:
             return params
-    if walk.lost:
+    if walk.lost or not len(taken):
         raise walk.refusal()
     return None

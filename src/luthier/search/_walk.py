@@ -86,10 +86,8 @@ class Walk:
         return self._steps
 
     def refusal(self) -> UsageError:
-        """The error for a walk that lost patience."""
-        found = self.space.infeasible(self.culprit)
-        details = {**found.details, "got": f"{self.patience:,} forbidden combinations in a row"}
-        return UsageError(found.what, **details)
+        """The error for a walk that found nothing, or lost patience."""
+        return self.space.infeasible(self.culprit, f"{self._forbidden:,} listed combinations in a row, all forbidden")
 
     def _from(self, depth: int, values: Params, rules: tuple[int, ...]) -> Iterator[Params]:
         space = self.space

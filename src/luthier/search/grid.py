@@ -61,7 +61,7 @@ class Grid:
         """See :class:`luthier.search.Algorithm`; nothing is drawn, so the key does not matter.
 
         Raises:
-            UsageError: nothing is allowed, or too little to be found; or a structure has more than 100,000 values.
+            UsageError: nothing listed is allowed, or too little to be found; a structure has more than 100,000 values.
         """
         _refuse_large(space)
         taken = self._tried.taken(history, pending)
@@ -70,10 +70,8 @@ class Grid:
             place = _Place(space, self.levels)
         self._cache[:] = [place]
         found = place.next(n, taken)
-        if not found and n > 0 and place.walk.lost:
-            raise place.walk.refusal()
-        if not found and n > 0 and not len(taken) and space.where:
-            raise space.infeasible(place.walk.culprit)
+        if not found and n > 0 and space.where and (place.walk.lost or not len(taken)):
+            _fresh.give_up(place.walk.refusal(), taken)
         return found
 
     def count(self, space: Space) -> int | None:

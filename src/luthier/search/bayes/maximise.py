@@ -10,6 +10,7 @@ import numpy as np
 
 from luthier.pareto import Array
 from luthier.search._encode import Encoding
+from luthier.search._moves import mutate
 from luthier.search.bayes import optimise, structures
 
 _TOP = 1.0 - 2.0**-53
@@ -105,29 +106,6 @@ def candidates(encoding: Encoding, leaders: Array, generator: np.random.Generato
     parents = leaders[generator.integers(0, len(leaders), effort.near)]
     scale = 10.0 ** generator.uniform(-2.5, -0.5, (effort.near, 1))
     return np.vstack([uniform, mutate(encoding, parents, scale, generator)])
-
-
-def mutate(encoding: Encoding, parents: Array, scale: Array, generator: np.random.Generator) -> Array:
-    """Copies with some coordinates moved: normal steps, at least one value further where values are listed.
-
-    Args:
-        encoding: the space's.
-        parents: unit rows, shape (b, d).
-        scale: standard deviation of the steps, shape (b, 1).
-        generator: the stream to draw from.
-    """
-    b, d = parents.shape
-    moves = generator.random((b, d)) < max(0.3, 1.5 / d)
-    moves[np.arange(b), generator.integers(0, d, b)] = True
-    step = generator.normal(size=(b, d)) * scale
-    for j, dimension in enumerate(encoding.dimensions):
-        if dimension.centres is not None and not dimension.categorical:
-            width = 1.0 / len(dimension.centres)
-            step[:, j] = np.sign(step[:, j]) * np.maximum(np.abs(step[:, j]), width)
-    moved = np.clip(parents + step, 0.0, _TOP)
-    moved = np.where(encoding.categorical, generator.random((b, d)), moved)
-    moved = np.where(moves, moved, parents)
-    return structures.mutate(encoding, moved, parents, moves, generator) if encoding.blocks else np.asarray(moved)
 
 
 def _climb(encoding: Encoding, acquisition: Acquisition, starts: Array, smooth: optimise.Index, steps: int) -> Array:

@@ -44,19 +44,6 @@ def count(block: Block) -> int:
     return 3 if block.ordered else 2
 
 
-def mutate(encoding: Encoding, moved: Array, parents: Array, moves: Array, generator: np.random.Generator) -> Array:
-    """``moved`` with each structure one to three moves away from the parents', where it moves; shape (b, d)."""
-    out = moved.copy()
-    start = encoding.snap(parents)[0]
-    for block in encoding.blocks:
-        rows, times = start[:, block.place], generator.integers(1, 4, (len(parents), 1))
-        here = rows
-        for i in range(3):
-            here = np.where(i < times, block.move(here, generator), here)
-        out[:, block.place] = np.where(moves[:, block.place.start, None], here, rows)
-    return out
-
-
 def climb(
     encoding: Encoding, value: Callable[[Array], Array], best: Array, kept: Array, generator: np.random.Generator
 ) -> tuple[Array, Array]:

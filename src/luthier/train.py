@@ -314,7 +314,8 @@ def recalibrate(model: nn.Module, task: Task, batches: int = 20) -> None:
 
 def validate(model: Any, task: Task, part: str = "valid") -> dict[str, float]:
     """The task's metrics of a model, or of an ONNX file, on its validation data or another part."""
-    return evaluate(model, task.loader(part), task.scores, targets=task.targets, class_dim=task.class_dim)
+    how: dict[str, Any] = {"targets": task.targets, "class_dim": task.class_dim, "loss": task.loss}
+    return evaluate(model, task.loader(part), task.scores, **how)
 
 
 def fit(

@@ -1,10 +1,15 @@
 """Metrics against scikit-learn, through PyTorch and through an ONNX file."""
 
+import decimal
+import math
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn import metrics as reference
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
@@ -12,7 +17,8 @@ from torch import nn
 
 import luthier as lt
 from luthier.errors import LuthierError, UsageError
-from luthier.metrics import Metric, metric, names
+from luthier.metrics import Metric, Transcript, metric, names
+from luthier.train import validate
 
 NAMES = ["accuracy", "accuracy_macro", "f1_macro", "f1_micro", "recall_macro", "precision_macro"]
 
@@ -58,6 +64,90 @@ def test_the_area_under_the_curve_is_that_of_scikit_learn(name, average, answers
     assert metric(name)(outputs, targets) == pytest.approx(expected, abs=1e-5)
     yes_no, answer = outputs[:, 0], targets % 2
     assert metric("auroc")(yes_no, answer) == pytest.approx(reference.roc_auc_score(answer, yes_no), abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1, 20, 100])
+def test_the_area_under_the_curve_sees_no_ties_where_probabilities_round_to_one(scale):
+    """Against ranks by decimals of 400 digits."""
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(3, (60,), generator=generator)
+    outputs = (torch.randn(60, 3, generator=generator) + F.one_hot(targets, 3)) * scale + scale
+    with decimal.localcontext(prec=400):
+        powers = [[decimal.Decimal(x).exp() for x in row] for row in outputs.tolist()]
+        chances = [[p / sum(row) for p in row] for row in powers]
+        ranks = [np.argsort(np.argsort([row[c] for row in chances])) for c in range(3)]
+    expected = np.mean([reference.roc_auc_score(targets == c, ranks[c]) for c in range(3)])
+    assert metric("auroc")(outputs, targets) == pytest.approx(expected, abs=1e-9)
+    yes_no = outputs[:, :1]
+    assert metric("auroc")(yes_no, targets == 0) == pytest.approx(reference.roc_auc_score(targets == 0, yes_no))
+
+
+def test_equal_probabilities_stay_equal_under_the_curve():
+    x, y = torch.randn(300, 3).numpy(), torch.randint(3, (300,)).numpy()
+    estimator = KNeighborsClassifier(5).fit(x[:150], y[:150])
+    expected = reference.roc_auc_score(y[150:], estimator.predict_proba(x[150:]), multi_class="ovr")
+    assert lt.evaluate(estimator, (x[150:], y[150:]), ["auroc"])["auroc"] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_class_without_examples_is_left_out_of_the_mean_area_and_said(several, answers):
+    outputs, targets = answers
+    targets = torch.where(targets == 2, 0, targets)
+    asked = F.one_hot(targets, 5) if several else targets
+    scores = outputs if several else outputs.softmax(1)
+    expected = np.mean([reference.roc_auc_score(targets == c, scores[:, c]) for c in (0, 1, 3, 4)])
+    with pytest.warns(UserWarning, match="class 2"):
+        assert metric("auroc")(outputs, asked) == pytest.approx(expected, abs=1e-6)
+    with pytest.warns(UserWarning, match="no AUROC"):
+        assert math.isnan(metric("auroc")(outputs, torch.zeros_like(targets)))
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1_macro", "auroc", "perplexity"])
+@pytest.mark.parametrize("loss", ["cross_entropy", nn.CrossEntropyLoss(label_smoothing=0.1), None])
+def test_shares_of_classes_are_scored_by_the_largest(name, loss, answers):
+    outputs, targets = answers
+    shares = F.one_hot(targets, 5) * 0.9 + 0.02
+    expected = lt.evaluate(nn.Identity(), (outputs, targets), [name])
+    assert lt.evaluate(nn.Identity(), (outputs, shares), [name], loss=loss) == pytest.approx(expected)
+    one_hot = F.one_hot(targets, 5).double()
+    assert lt.evaluate(nn.Identity(), (outputs, one_hot), [name], loss="cross_entropy") == pytest.approx(expected)
+
+
+def test_a_task_says_what_targets_of_the_outputs_shape_are(answers):
+    outputs, targets = answers
+    one_hot = F.one_hot(targets, 5).float()
+    for loss, expected in (("cross_entropy", (outputs.argmax(1) == targets)), ("bce", ((outputs > 0) == one_hot))):
+        task = lt.Task(train=(outputs, one_hot), valid=(outputs, one_hot), loss=loss)
+        assert validate(nn.Identity(), task)["accuracy"] == pytest.approx(float(expected.double().mean()), abs=1e-6)
+
+
+def test_where_nothing_says_what_one_hot_targets_are_the_reading_is_said(answers):
+    outputs, targets = answers
+    with pytest.warns(UserWarning, match="read as classes"):
+        got = lt.evaluate(nn.Identity(), (outputs, F.one_hot(targets, 5).float()))
+    assert got == lt.evaluate(nn.Identity(), (outputs, targets))
+    with pytest.warns(UserWarning, match="read as yes/no questions"):
+        lt.evaluate(nn.Identity(), (outputs, F.one_hot(targets, 5)))
+
+
+def test_smoothed_answers_to_yes_no_questions_are_yes_above_a_half():
+    outputs, targets = torch.randn(200, 3), torch.randint(2, (200, 3))
+    smooth = targets * 0.8 + 0.1
+    for name in ("accuracy", "f1_macro", "auroc"):
+        assert metric(name)(outputs, smooth) == metric(name)(outputs, targets)
+        assert metric(name)(outputs[:, 0], smooth[:, 0]) == metric(name)(outputs[:, 0], targets[:, 0])
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1_macro", "auroc", "perplexity", "mse"])
+def test_outputs_that_are_not_numbers_have_no_score_and_their_share_is_said(name, answers):
+    outputs, targets = answers[0].clone(), answers[1].clone()
+    outputs[:50, 1], targets[:10] = math.nan, -100
+    wanted = outputs + 1 if name == "mse" else targets
+    with pytest.warns(UserWarning, match=r"5\.0%" if name == "mse" else r"21\.1%"):  # 50 of 1000; 40 of 190
+        assert math.isnan(metric(name)(outputs, wanted))
+    if name != "mse":
+        targets[:50] = -100
+        assert metric(name)(outputs, targets) == pytest.approx(metric(name)(outputs[50:], targets[50:]))
 
 
 @pytest.mark.parametrize(
@@ -217,6 +307,12 @@ def test_a_function_of_ones_own_is_a_metric(answers):
         (lambda: lt.evaluate(nn.Identity(), [(torch.eye(2), torch.tensor([0, 1]))], "accuracy"), "list"),
         (lambda: lt.evaluate(nn.Identity(), [(torch.eye(2), torch.tensor([0, 1]))], [lambda o, t: None]), "no number"),
         (lambda: lt.evaluate(nn.Identity(), [(torch.zeros(4, 2), torch.zeros(4))], ["mse"]), "shape"),
+        (lambda: metric("accuracy")(torch.zeros(4, 2), torch.full((4, 2), 3)), "yes/no"),
+        (lambda: metric("accuracy")(torch.zeros(4, 1), torch.tensor([0.0, 1.0, 2.5, 0.0])), "yes/no"),
+        (lambda: metric("accuracy")(torch.zeros(4, dtype=torch.long), torch.zeros(4)), "nothing about classes"),
+        (lambda: lt.evaluate(nn.Identity(), (torch.zeros(4, 2), torch.ones(4, 2)), loss="cross_entropy"), "shares"),
+        (lambda: metric("perplexity")(torch.zeros(4, 2), torch.ones(4, 2)), "yes/no"),
+        (lambda: Transcript(letters="a")(torch.eye(3)[None], torch.tensor([[1, 2]])), "fewer letters"),
     ],
 )
 def test_bad_input_is_named(act, word):

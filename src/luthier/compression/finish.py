@@ -21,7 +21,7 @@ from luthier.export.bundle import load, load_plan
 from luthier.export.onnx import OnnxCheck, export_onnx
 from luthier.files import write_json
 from luthier.measure.latency import Latency, measure
-from luthier.metrics import Classification
+from luthier.metrics import Area, Classification
 from luthier.model.cost import count_macs, count_parameters
 from luthier.surgery import Plan, Proof, Pruned
 from luthier.task import Task
@@ -114,7 +114,7 @@ class Publisher:
     @property
     def _counts_answers(self) -> bool:
         """Whether the main metric counts right answers, so that one of them weighs about 1 / n."""
-        return isinstance(self.task.main.function, Classification)
+        return isinstance(self.task.main.function, Classification | Area)
 
     @cached_property
     def _examples(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from luthier.answers import Known, name_of_loss
 from luthier.batch import Layout, Target, as_loader, outputs_of, read_batches
 from luthier.measure.doors import Predict, as_numbered, door
 from luthier.metrics import Metric, read_metrics, score
@@ -34,6 +35,7 @@ def evaluate(
     *,
     targets: int = 1,
     class_dim: int = 1,
+    loss: Any = None,
 ) -> dict[str, float]:
     """Metrics of a model over data: the same names, and for the same outputs the same numbers, for every kind of model.
 
@@ -45,6 +47,9 @@ def evaluate(
             batches that differ in length are laid out flat, see :func:`luthier.sequences.joined`.
         targets: how many tensors at the end of a batch are its target, as in :class:`luthier.Task`.
         class_dim: the dimension of the outputs that holds the classes; -1 for (n, positions, classes).
+        loss: what the model learns by, as in :class:`luthier.Task`. It says whether targets of the outputs' shape are
+            shares of classes ("cross_entropy") or answers to yes/no questions ("bce"); where it does not, see
+            :func:`luthier.answers.read_questions`.
 
     Returns:
         metric name -> value, over the whole data set (not an average of batches).
@@ -61,7 +66,8 @@ def evaluate(
     if how.classes is not None:
         loader = _numbered(loader, how.classes)
     with how.mode:
-        return score(wanted, *collect(how.predict, as_loader(loader), Layout(targets, class_dim)))
+        outputs, target = collect(how.predict, as_loader(loader), Layout(targets, class_dim))
+    return score(wanted, outputs, target, Known(loss=name_of_loss(loss)))
 
 
 def _numbered(data: Any, classes: Any) -> Any:

@@ -1,6 +1,7 @@
 """What a proposal costs: CPU milliseconds of one ask and tell after n results, by algorithm.
 
 OMP_NUM_THREADS=1 python bench/search/price.py [--results 10 50 100 200 1000] [--dimensions 6] [--algorithms bayes tpe]
+The same of one order, or one selection, of so many items: [--permutation 50] [--subset 50] [--asks 12]
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def wide(d: int) -> lt.Space:
 
 def value(params: Mapping[str, Any]) -> float:
     """Any smooth function does."""
+    if "items" in params:
+        return sum(abs(i - item) for i, item in enumerate(params["items"]))
     numbers = [v if isinstance(v, int | float) else len(v) for v in params.values()]
     return sum(math.sin(i + float(v)) for i, v in enumerate(numbers))
 
@@ -53,18 +56,32 @@ def price(algorithm: str, space: lt.Space, results: int, asks: int = 12) -> tupl
     return float(np.median(spent[1:])), float(np.mean(spent[1:]))
 
 
+def chosen(wanted: argparse.Namespace) -> lt.Space:
+    """The space that was asked for."""
+    if wanted.permutation:
+        return lt.Space(items=lt.Permutation(range(wanted.permutation)))
+    if wanted.subset:
+        return lt.Space(items=lt.Subset(range(wanted.subset)))
+    return MIXED if wanted.dimensions == 6 else wide(wanted.dimensions)
+
+
 def main() -> None:
     reader = argparse.ArgumentParser(description=__doc__)
     reader.add_argument("--results", nargs="+", type=int, default=[10, 50, 100, 200, 1000])
     reader.add_argument("--dimensions", type=int, default=6)
+    reader.add_argument("--permutation", type=int)
+    reader.add_argument("--subset", type=int)
+    reader.add_argument("--asks", type=int, default=12)
     reader.add_argument("--algorithms", nargs="+", default=[n for n in search.names() if n != "grid"])
     wanted = reader.parse_args()
-    space = MIXED if wanted.dimensions == 6 else wide(wanted.dimensions)
-    print(f"CPU ms of an ask and tell, median / mean of 12, {len(space)} parameters\n")
+    space = chosen(wanted)
+    print(
+        f"CPU ms of an ask and tell, median / mean of {wanted.asks}, {len(space)} parameters, {space.width} columns\n"
+    )
     print("| algorithm | " + " | ".join(f"n = {n}" for n in wanted.results) + " |")
     print("|---" * (len(wanted.results) + 1) + "|")
     for algorithm in wanted.algorithms:
-        cells = ["{:.2g} / {:.2g}".format(*price(algorithm, space, n)) for n in wanted.results]
+        cells = ["{:.2g} / {:.2g}".format(*price(algorithm, space, n, wanted.asks)) for n in wanted.results]
         print(f"| {algorithm} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -25,10 +25,19 @@ class Auto:
     elsewhere; all of them start from the whole history.
 
     When it helps: whenever there is no reason to choose something else.
-    When it hurts: trials of milliseconds; name "tpe", "cmaes" or "random" for those.
+    When it hurts: trials of milliseconds, permutations of more than some fifty items; name "tpe", "nsga2", "cmaes" or
+    "random" for those.
+    Price: that of "bayes", then of what follows it.
+
+    Formula:
+        n < 400: bayes; else nsga2 (two objectives or more), tpe (more than a third of the parameters are choices,
+        permutations, subsets or conditional), cmaes (the rest)
 
     Args:
         effort: how hard the Bayesian search looks for the best proposal; None: as usual.
+
+    Source:
+        a rule of this library's own, by its measurements (bench/search); the methods name theirs.
     """
 
     def __init__(self, effort: Effort | None = None) -> None:

@@ -148,6 +148,13 @@ class CMAES:
 
     When it helps: from some hundred trials on, numbers mostly, rugged or ill-conditioned functions.
     When it hurts: fewer than about 100 trials; spaces of categories, conditions, permutations and subsets.
+    Price: 0.3 to 0.6 ms a proposal, 1.3 ms for 50 parameters, 1 to 3 ms for permutations of 100 to 200 items.
+
+    Formula:
+        x ~ N(m, sigma^2 C) on the unit scale; after each generation, y_i = (x_i - m) / sigma of its mu best:
+        m += sigma sum_i w_i y_i;  C = (1 - c_1 - c_mu) C + c_1 p_c p_c' + c_mu sum_i w_i y_i y_i';
+        sigma *= exp(c_sigma / d_sigma (|p_sigma| / E|N(0, I)| - 1)); p_c, p_sigma: decaying sums of the steps of m;
+        a choice's probabilities: q += 0.3 (sum_i w_i [x_i has the option] - q)
 
     Args:
         population: trials of a generation; None: 4 + 3 ln d.

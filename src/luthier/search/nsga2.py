@@ -30,6 +30,12 @@ class NSGA2:
 
     When it helps: several objectives, trials in the hundreds and thousands, cheap proposals.
     When it hurts: fewer than about a hundred trials.
+    Price: 0.2 to 0.7 ms a proposal, 1 ms for 50 parameters, up to 2 ms for permutations and subsets of 200 items.
+
+    Formula:
+        crossover: c = (a + b) / 2 +- beta (a - b) / 2, beta = (2 u)^(1 / (eta + 1)) where u <= 1/2, else
+        (2 (1 - u))^(-1 / (eta + 1)); mutation, where u < 1/2: c' = c + (2 u + (1 - 2 u) (1 - c)^(eta + 1))^(1 / (eta
+        + 1)) - 1, the same mirrored elsewhere; u uniform, all on the unit scale
 
     Args:
         population: how many trials are parents; the first as many are drawn at random.
@@ -39,6 +45,8 @@ class NSGA2:
 
     Source:
         Deb, Pratap, Agarwal and Meyarivan, "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002;
+        operators: Deb and Agrawal, "Simulated binary crossover for continuous search space", 1995, and Deb and Goyal,
+        "A combined genetic adaptive search (GeneAS) for engineering design", 1996;
         steady-state form: Durillo et al., "On the effect of the steady-state selection scheme in multi-objective
         genetic algorithms", 2009.
     """

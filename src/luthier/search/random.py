@@ -14,10 +14,15 @@ from luthier.trial import Trial
 class Random:
     """Independent uniform draws: the baseline that every other method has to beat.
 
-    Where parameters have priors, draws come from (1 - w) uniform + w prior with w = 10 / (10 + n) after n trials.
+    What is forbidden or was tried is drawn again. Results do not matter, so neither does a wrong prior: it fades.
 
     When it helps: to see how hard a problem is, and for many cheap trials in parallel.
     When it hurts: wherever results of earlier trials could teach something.
+    Price: 0.1 ms a proposal.
+
+    Formula:
+        x_j ~ (1 - w) U(0, 1) + w p_j, each parameter on its own scale (log, or equal stretches for listed values),
+        p_j its prior if it has one, w = 10 / (10 + n) after n trials; permutations and subsets uniformly
 
     Source:
         Bergstra and Bengio, "Random search for hyper-parameter optimization", JMLR 2012.

@@ -18,11 +18,16 @@ class Sobol:
     Priors bend the points as they bend random draws.
 
     When it helps: a first look at a space, sensitivity studies, many workers.
-    When it hurts: wherever results of earlier trials could teach something.
+    When it hurts: wherever results of earlier trials could teach something; permutations.
+    Price: 0.1 ms a proposal.
+
+    Formula:
+        x_kj = sum_i b_i 2^-i, bits b = L_j (k_0 v_j0 + k_1 v_j1 + ...) + s_j modulo 2, with k_0, k_1 ... the bits of
+        k, v the direction numbers, L_j a random lower triangular matrix, s_j a random shift
 
     Source:
-        Owen, "Randomly permuted (t,m,s)-nets and (t,s)-sequences", 1995; Joe and Kuo, "Constructing Sobol sequences
-        with better two-dimensional projections", 2008.
+        Sobol, "On the distribution of points in a cube", 1967; Joe and Kuo, "Constructing Sobol sequences with better
+        two-dimensional projections", 2008; scrambling: Matousek, "On the L2-discrepancy for anchored boxes", 1998.
     """
 
     def __init__(self) -> None:

@@ -214,11 +214,18 @@ class TPE:
     """Parzen estimators: proposes what is likely among good trials and unlikely among the others.
 
     Permutations by mixtures of Mallows distributions, one around each trial's order; subsets by the trials' sizes and,
-    given the size, conditional Bernoulli inclusion. A prior weighs the ratio by a power of 10 / n, from
-    ten trials on (10 / n)^2.
+    given the size, conditional Bernoulli inclusion. A prior weighs the ratio, times how far the trials bear it out.
 
-    When it helps: cheap proposals (about 1 ms) in categorical and conditional spaces, hundreds of trials and more.
+    When it helps: cheap proposals in categorical and conditional spaces, hundreds of trials and more.
     When it hurts: smooth problems with few trials; a Gaussian process learns faster there.
+    Price: about 1 ms a proposal, 4 to 5 ms for 50 parameters; 2 to 11 ms for permutations of 10 to 100 items, 50 ms
+    for one of 200.
+
+    Formula:
+        x_j = argmax over draws from l_j of log l_j(x) - log g_j(x) + b log p_j(x), parameter by parameter;
+        l_j(x) = w_0 + sum_i w_i k(x | x_ij) over the ceil(share n) best trials, g_j over the others and what runs;
+        k: normal kernels cut to the range, of width 0.2 / sqrt(m) + 0.02 for m trials; for an option a share of the
+        weight on it, the rest on all; p_j: the prior; b = 10 / n, from n = 10 on (10 / n)^2
 
     Args:
         initial: random trials at the start.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +12,8 @@ from torch.nn.utils import parametrize
 
 from luthier import importance
 from luthier.errors import UsageError, unknown
-from luthier.mask import SCOPES, apply_masks, candidates, keep_by_ratio
+from luthier.keep import SCOPES, choose
+from luthier.mask import Masked, apply_masks, candidates, masks_of, names_of
 from luthier.model.keras import inner_of, no_keras
 from luthier.schedule import Schedule
 
@@ -33,7 +34,8 @@ class GradualPruning:
         evidence: ``data=`` and ``loss=`` where the criterion needs them.
 
     Raises:
-        UsageError: an unknown scope; a criterion that is unknown, scores neurons only or lacks its data; a generator as data.
+        UsageError: an unknown scope, nothing to prune, a criterion that is unknown, scores neurons only or lacks its
+            data, or a generator as data.
 
     Example:
         >>> net = nn.Linear(10, 10)
@@ -53,50 +55,43 @@ class GradualPruning:
         no_keras(model, "gradual pruning")
         if scope not in SCOPES:
             raise unknown("scope", scope, SCOPES)
-        self.model, self.schedule, self.scope = model, schedule, scope
         if isinstance(evidence.get("data"), Iterator):
             raise UsageError(
                 "the data are looked at after every epoch", expected="a list of batches or a loader", got="a generator"
             )
         self.criterion, _ = importance.for_weights(criterion, **evidence)
         self.evidence = evidence
-        self.names, _ = candidates(model)
-        values = dict(model.named_parameters())
-        apply_masks(model, {n: torch.ones_like(values[n], dtype=torch.bool) for n in self.names})
+        self.model: nn.Module = inner_of(model)
+        self.schedule, self.scope = schedule, scope
+        names, self.skipped = candidates(self.model)
+        apply_masks(self.model, _nothing_gone(self.model, {*names} - {*masks_of(self.model)}))
 
     def __call__(self, epoch: int, scores: Mapping[str, float] | None = None) -> None:
         """Raises the ratio to the schedule's at this epoch; what is gone stays gone."""
         found = importance.weight_scores(self.model, self.criterion, **self.evidence)
-        values = {name: found[_inside(name)] for name in self.names}
-        kept = {name: self._kept(name) for name in self.names}
-        if self.scope == "global":
-            mine = _lowest_where_gone(values, kept)
-        else:
-            mine = {n: _lowest_where_gone({n: values[n]}, kept)[n] for n in self.names}
-        apply_masks(self.model, keep_by_ratio(mine, self.schedule(epoch), self.scope))
+        before = masks_of(self.model)
+        mine = {name: found[_inside(name)] for name in before}
+        masks, _ = choose(mine, "ratio", self.schedule(epoch), self.scope, before)
+        apply_masks(self.model, masks)
 
-    def _kept(self, name: str) -> Tensor:
-        kept: Tensor = self.model.get_buffer(_inside(name).removesuffix("original") + "0.kept")
-        return kept
+    @property
+    def masked(self) -> Masked:
+        """The network in training with its masks as :func:`luthier.prune_weights` gives it: to print, measure, save."""
+        return Masked(self.model, self.skipped)
+
+    def finalize(self) -> nn.Module:
+        """A plain copy: masks merged into the weights, parameters under their own names."""
+        return self.masked.finalize()
+
+
+def _nothing_gone(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
+    return {n[0]: torch.ones_like(p, dtype=torch.bool) for p, n in names_of(model) if n[0] in names}
 
 
 def _inside(name: str) -> str:
     """Where a masked parameter is found: "0.weight" -> "0.parametrizations.weight.original"."""
     owner, _, leaf = name.rpartition(".")
     return f"{owner}.parametrizations.{leaf}.original".lstrip(".")
-
-
-def _lowest_where_gone(scores: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Scores from above 0, and 0 where a weight is gone already: a kept one with a score of 0 goes after it.
-
-    All are shifted alike, so that those of different layers still compare.
-    """
-    lowest = min((float(s.min()) for s in scores.values()), default=0.0)
-    floor = 1e-9 * max((float(s.abs().max()) for s in scores.values()), default=0.0) or 1e-9
-    return {
-        name: torch.where(kept[name], values - min(lowest, 0.0) + floor, torch.zeros_like(values))
-        for name, values in scores.items()
-    }
 
 
 class Rewind:

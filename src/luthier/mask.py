@@ -11,20 +11,27 @@ import io
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from luthier import importance
-from luthier.allocate import lamp
 from luthier.errors import UsageError, unknown
+from luthier.importance import unmasked
+from luthier.keep import SCOPES, choose
 from luthier.model.keras import KerasModule, network_of
 
-Scores = dict[str, Tensor]
-SCOPES = ("global", "layer", "lamp")
+_UNDO: dict[type, str] = {
+    WeightNorm: "torch.nn.utils.remove_weight_norm(module)",
+    SpectralNorm: "torch.nn.utils.remove_spectral_norm(module)",
+    BasePruningMethod: "torch.nn.utils.prune.remove(module, 'weight')",
+}
+"""Hooks that make a weight anew before each run -> what makes it a parameter again."""
 
 
 class Mask(nn.Module):
@@ -32,13 +39,15 @@ class Mask(nn.Module):
 
     Args:
         kept: boolean, of the weight's shape.
+        order: the parameters of the weight's module, in its order: :func:`merged` gives them back so.
     """
 
     kept: Tensor
 
-    def __init__(self, kept: Tensor) -> None:
+    def __init__(self, kept: Tensor, order: Sequence[str]) -> None:
         super().__init__()
         self.register_buffer("kept", kept)
+        self.order = tuple(order)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with what was removed at zero."""
@@ -50,33 +59,28 @@ class Masked:
     """A network with masks over its weights.
 
     Attributes:
-        model: a new module; the original is untouched.
-        masks: parameter name -> boolean tensor, True where kept.
+        model: the masked network.
         skipped: parameter name -> why it has no mask.
-        order: the original's parameters, in its order.
     """
 
     model: nn.Module
-    masks: Mapping[str, Tensor]
     skipped: Mapping[str, str]
-    order: tuple[str, ...]
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Parameter name -> boolean tensor, True where kept, as the network has it now."""
+        return masks_of(self.model)
 
     @property
     def sparsity(self) -> float:
-        """Share of the masked parameters' entries that were removed."""
-        total = sum(m.numel() for m in self.masks.values())
-        return 1 - sum(int(m.sum()) for m in self.masks.values()) / max(total, 1)
+        """Share of the masked parameters' entries that were removed; 0 where nothing has a mask."""
+        masks = self.masks.values()
+        total = sum(m.numel() for m in masks)
+        return 1 - sum(int(m.sum()) for m in masks) / total if total else 0.0
 
     def finalize(self) -> nn.Module:
         """A plain copy: masks merged into the weights, parameters under their own names."""
-        plain = copy.deepcopy(self.model)
-        made: dict[int, nn.Parameter] = {}
-        for path, owner in list(plain.named_modules()):
-            if parametrize.is_parametrized(owner):
-                merged = [leaf for leaf in owner.parametrizations if _is_masked(owner, leaf)]
-                order = [name.rpartition(".")[2] for name in self.order if name.rpartition(".")[0] == path]
-                _merge(owner, merged, order, made)
-        return plain
+        return merged(self.model)
 
     def bytes(self) -> dict[str, int]:
         """What the weights take: as they are, deflated as gzip does, and as compressed sparse rows (float32)."""
@@ -119,31 +123,62 @@ def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), leaf
 
 
-def _is_masked(owner: nn.Module, leaf: str) -> bool:
-    return any(isinstance(part, Mask) for part in owner.parametrizations[leaf])  # type: ignore[index]
+def _mask_of(owner: nn.Module, leaf: str) -> Mask | None:
+    parts = owner.parametrizations[leaf] if parametrize.is_parametrized(owner, leaf) else ()  # type: ignore[index]
+    return next((part for part in parts if isinstance(part, Mask)), None)
 
 
-def _merge(owner: nn.Module, leaves: Sequence[str], order: Sequence[str], made: dict[int, nn.Parameter]) -> None:
+def _parametrised(owner: nn.Module) -> dict[str, Mask | None]:
+    leaves: Any = owner.parametrizations if parametrize.is_parametrized(owner) else ()
+    return {leaf: _mask_of(owner, leaf) for leaf in leaves}
+
+
+def masks_of(model: nn.Module) -> dict[str, Tensor]:
+    """The masks of a network: parameter name -> boolean tensor, True where kept. They change with it."""
+    found = {}
+    for _, (name, *_) in names_of(model):
+        mask = _mask_of(*_owner(model, name))
+        if mask is not None:
+            found[name] = mask.kept
+    return found
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """A plain copy: masks merged into the weights, parameters under their own names, shared ones still shared."""
+    plain = copy.deepcopy(model)
+    made: dict[int, nn.Parameter] = {}
+    for owner in list(plain.modules()):
+        _merge(owner, {leaf: mask for leaf, mask in _parametrised(owner).items() if mask is not None}, made)
+    return plain
+
+
+def _merge(owner: nn.Module, masks: Mapping[str, Mask], made: dict[int, nn.Parameter]) -> None:
     """Gives a module its own class and parameters back, in the order they had; shared ones stay shared.
 
     torch's ``remove_parametrizations`` would take the weight off the class, which the module's copies share.
     """
+    if not masks:
+        return
     values = {}
-    for leaf in leaves:
+    for leaf in masks:
         key = id(owner.parametrizations[leaf].original)  # type: ignore[index, union-attr]
         values[leaf] = made.setdefault(key, nn.Parameter(getattr(owner, leaf).detach().clone()))
-    if not values:
-        return
+    order = next(iter(masks.values())).order
     plain = parametrize.type_before_parametrizations(owner)
     del owner.parametrizations
     owner.__class__ = plain
     own = {**owner._parameters, **values}
     owner._parameters.clear()
-    owner._parameters.update({leaf: own.pop(leaf) for leaf in order} | own)  # what is left is None, as a bias may be
+    owner._parameters.update({leaf: own.pop(leaf) for leaf in order if leaf in own} | own)
 
 
-def _names(model: nn.Module) -> tuple[str, ...]:
-    return tuple(name for name, _ in model.named_parameters(remove_duplicate=False))
+def names_of(model: nn.Module) -> list[tuple[Tensor, list[str]]]:
+    """Each parameter with its names, of which a shared one has several; a mask over it is left out of them."""
+    found: dict[int, tuple[Tensor, list[str]]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        own = unmasked(name) if name.endswith(".original") else name
+        found.setdefault(id(parameter), (parameter, []))[1].append(own)
+    return list(found.values())
 
 
 def _value(model: nn.Module, name: str) -> Tensor:
@@ -168,99 +203,57 @@ def candidates(model: nn.Module, protect: Sequence[str] = ()) -> tuple[list[str]
         (names of matrices and kernels, name -> reason).
 
     Raises:
-        UsageError: a protected name that is not there.
+        UsageError: a protected name that is not there, no matrix or kernel, or weights that older tools hold.
     """
+    _no_old_tools(model)
     if isinstance(protect, str):
         raise UsageError("'protect' is a list of names", expected=f"[{protect!r}]", got=repr(protect))
-    modules = dict(model.named_modules())
-    known = {*modules, *dict(model.named_parameters())}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    every = names_of(model)
+    known = {*modules, *(name for _, names in every for name in names)}
     for name in protect:
         if name not in known:
             raise UsageError(f"there is no module or parameter {name!r} to protect", expected="a name in the model")
     found, skipped = [], {}
-    for name, parameter in model.named_parameters():
-        owner = name.rpartition(".")[0]
-        if parametrize.is_parametrized(modules[owner]) or ".parametrizations." in f".{name}":
-            skipped[name] = "it has a parametrisation already"
-        elif any(name == p or name.startswith(p + ".") for p in protect if p):
-            skipped[name] = "protected"
-        elif isinstance(modules[owner], nn.RNNBase):
-            skipped[name] = "recurrent layers read their weights past any mask"
+    for parameter, names in every:
+        owner = modules[names[0].rpartition(".")[0]]
+        if _reshaped(owner):
+            skipped[names[0]] = "it has a parametrisation already"
+        elif any(name == p or name.startswith(p + ".") for name in names for p in protect if p):
+            skipped[names[0]] = "protected"
+        elif isinstance(owner, nn.RNNBase):
+            skipped[names[0]] = "recurrent layers read their weights past any mask"
         elif parameter.ndim >= 2:
-            found.append(name)
+            found.append(names[0])
+    if not found:
+        why = "; ".join(sorted(set(skipped.values()))) or "biases and norms only"
+        raise UsageError("the model has no weights to prune", expected="a matrix or kernel", cause=why)
     return found, skipped
 
 
-def ties(model: nn.Module) -> dict[str, str]:
-    """Further names of shared parameters -> the first name."""
-    first: dict[int, str] = {}
-    out = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if first.setdefault(id(parameter), name) != name:
-            out[name] = first[id(parameter)]
-    return out
+def _no_old_tools(model: nn.Module) -> None:
+    """Refuses weights that a hook computes before each run: they cannot be copied, nor seen through.
 
-
-def keep_by_ratio(scores: Scores, ratio: float, scope: str = "global") -> Scores:
-    """Masks that remove the share ``ratio`` with the lowest scores, exactly (ties by position).
-
-    Args:
-        scores: parameter name -> score of each entry.
-        ratio: share removed, in [0, 1].
-        scope: "global" (all entries compete), "lamp" (all compete by their share of what is left of their parameter,
-            see ``luthier.allocate.lamp``) or "layer" (the share is removed from each parameter).
+    Raises:
+        UsageError: there is one.
     """
-    if scope == "lamp":
-        return keep_by_ratio({name: lamp(s) for name, s in scores.items()}, ratio)
-    if scope == "layer":
-        return {name: _keep_top(s.flatten(), ratio).view(s.shape) for name, s in scores.items()}
-    flat = torch.cat([s.flatten() for s in scores.values()])
-    parts = torch.tensor_split(_keep_top(flat, ratio), _ends(scores))
-    return {name: part.view(s.shape) for (name, s), part in zip(scores.items(), parts, strict=True)}
+    for path, module in model.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            undo = next((undo for kind, undo in _UNDO.items() if isinstance(hook, kind)), None)
+            if undo is not None:
+                raise UsageError(
+                    f"the weight of {path or type(model).__name__!r} is computed by a hook of an older tool",
+                    expected="weights that are parameters",
+                    got=type(hook).__name__,
+                    fix=f"{undo} first",
+                )
 
 
-def _ends(scores: Scores) -> list[int]:
-    """Where each parameter ends when all are laid end to end, the last left out."""
-    return list(accumulate(s.numel() for s in scores.values()))[:-1]
-
-
-def _keep_top(flat: Tensor, ratio: float) -> Tensor:
-    kept = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
-    kept[flat.argsort(stable=True)[: round(ratio * len(flat))]] = False
-    return kept
-
-
-def keep_by_pattern(score: Tensor, n: int, m: int) -> Tensor:
-    """Keeps the n highest of every m neighbours along the inputs of a weight of shape (out, in, ...).
-
-    Source:
-        Zhou et al., "Learning N:M fine-grained structured sparse neural networks from scratch", 2021.
-    """
-    rows = score.movedim(1, -1).reshape(-1, m)
-    kept = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, rows.topk(n, dim=1).indices, True)
-    shape = score.movedim(1, -1).shape
-    return kept.view(shape).movedim(-1, 1)
-
-
-def _read_pattern(pattern: str) -> tuple[int, int]:
-    n, _, m = str(pattern).partition(":")
-    if not (n.isdigit() and m.isdigit() and 0 < int(n) < int(m)):
-        raise UsageError(
-            "the pattern cannot be read", expected='"n:m" with 0 < n < m, such as "2:4"', got=repr(pattern)
-        )
-    return int(n), int(m)
-
-
-def choose(scores: Scores, how: str, amount: Any, scope: str) -> tuple[Scores, dict[str, str]]:
-    """Masks from scores, by "ratio", "threshold" or "pattern"; and what was left whole, with the reason."""
-    if how == "ratio":
-        return keep_by_ratio(scores, amount, scope), {}
-    if how == "threshold":
-        return {name: s >= amount for name, s in scores.items()}, {}
-    n, m = _read_pattern(amount)
-    fits = {name: s for name, s in scores.items() if s.shape[1] % m == 0}
-    odd = {name: f"its {s.shape[1]} inputs are no multiple of {m}" for name, s in scores.items() if name not in fits}
-    return {name: keep_by_pattern(s, n, m) for name, s in fits.items()}, odd
+def _reshaped(owner: nn.Module) -> bool:
+    """Whether parametrisations other than masks make weights of this module, or it is the place where they lie."""
+    if isinstance(owner, parametrize.ParametrizationList):
+        return True
+    return None in _parametrised(owner).values()
 
 
 def _check(how: Mapping[str, Any], scope: str) -> tuple[str, Any]:
@@ -283,24 +276,18 @@ def _check(how: Mapping[str, Any], scope: str) -> tuple[str, Any]:
 
 
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Puts masks on a model in place; a mask that is there already is replaced."""
-    every = {**masks, **{tie: masks[first] for tie, first in ties(model).items() if first in masks}}
+    """Puts masks on a model in place, under every name of a shared weight; a mask that is there is replaced."""
+    shared = {name: names for _, names in names_of(model) for name in names}
     with torch.no_grad():
-        for name, kept in every.items():
-            owner, leaf = _owner(model, name)
-            if parametrize.is_parametrized(owner, leaf):
-                _mask_of(owner, leaf).kept.copy_(kept)
-            else:
-                parametrize.register_parametrization(owner, leaf, Mask(kept.clone()))
-            original = owner.parametrizations[leaf].original  # type: ignore[index, union-attr]
-            original.mul_(kept)
-
-
-def _mask_of(owner: nn.Module, leaf: str) -> Mask:
-    for part in owner.parametrizations[leaf]:  # type: ignore[index]
-        if isinstance(part, Mask):
-            return part
-    raise UsageError(f"{leaf!r} has a parametrisation that is no mask", fix="remove it first")
+        for name, kept in masks.items():
+            for owner, leaf in (_owner(model, each) for each in shared[name]):
+                mask = _mask_of(owner, leaf)
+                if mask is None:
+                    parametrize.register_parametrization(owner, leaf, Mask(kept.clone(), tuple(owner._parameters)))
+                else:
+                    mask.kept.copy_(kept)
+                original = owner.parametrizations[leaf].original  # type: ignore[index, union-attr]
+                original.mul_(kept)
 
 
 def prune_weights(
@@ -317,7 +304,7 @@ def prune_weights(
     """Sets unimportant weights to zero and keeps them there. Biases and norms are left alone.
 
     Args:
-        model: not changed.
+        model: not changed. What has been removed from a masked one stays removed, and counts.
         ratio: share of the weights to remove, in [0, 1); or
         threshold: remove weights whose score is below this; or
         pattern: "n:m", keep n of every m neighbours along the inputs.
@@ -340,22 +327,21 @@ def prune_weights(
         10
     """
     how, amount = _check({"ratio": ratio, "threshold": threshold, "pattern": pattern}, scope)
-    source = model.finalize() if isinstance(model, Masked) else network_of(model)
-    if not isinstance(source, nn.Module):
+    network = network_of(model)
+    if not isinstance(network, nn.Module):
         raise UsageError("only models can be pruned", expected="a torch.nn.Module", got=type(model).__name__)
-    if how == "pattern" and isinstance(source, KerasModule):
+    if how == "pattern" and isinstance(network, KerasModule):
         raise UsageError("a pattern goes along the inputs of PyTorch's weights; Keras' lie the other way", fix="ratio=")
-    names, skipped = candidates(source, protect)
-    if not names:
-        why = "; ".join(sorted(set(skipped.values()))) or "biases and norms only"
-        raise UsageError("the model has no weights to prune", expected="a matrix or kernel", cause=why)
+    names, skipped = candidates(network, protect)
+    before = masks_of(network)
+    source = merged(network) if before else network
     weighed = importance.weigh(source, criterion, **evidence)
-    masks, odd = choose({name: weighed.scores[name] for name in names}, how, amount, scope)
+    masks, odd = choose({name: weighed.scores[name] for name in names}, how, amount, scope, before)
     masked = copy.deepcopy(source)
     with torch.no_grad():
         for name, kept in masks.items():
             made = weighed.refit(name, kept)
             if made is not None:
                 _value(masked, name).copy_(made)
-    apply_masks(masked, masks)
-    return Masked(masked, masks, {**skipped, **odd}, _names(source))
+    apply_masks(masked, {**before, **masks})
+    return Masked(masked, {name: why for name, why in {**skipped, **odd}.items() if name not in before})

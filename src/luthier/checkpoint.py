@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from luthier.errors import StoreError, UsageError
 from luthier.files import whole
 
 _VERSION = 1
+
+Curve = list[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,23 @@ class Checkpoint:
         """
         with whole(self.path, full=(RuntimeError,)) as draft:
             torch.save({**state, "version": _VERSION, "key": self.key}, draft)
+
+
+@dataclass
+class Record:
+    """What a run remembers of its epochs.
+
+    Attributes:
+        curve: an epoch's scores.
+        best: the best value of the main metric, its sign turned where less is better.
+        risen: the epoch of it, from 1.
+        state: the weights of it, where they are to be kept.
+    """
+
+    curve: Curve = field(default_factory=list)
+    best: float = -math.inf
+    risen: int = 0
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def key_of(model: torch.nn.Module, *parts: object) -> str:

@@ -28,7 +28,8 @@ class Recipe:
             from 0 to 1, that gives a factor.
         warmup: share of all steps over which the rate rises from zero.
         clip: largest norm of the gradient; None for no limit.
-        accumulate: batches per optimiser step.
+        accumulate: batches per optimiser step, which takes the mean over their examples; an epoch's last step may have
+            fewer.
         patience: epochs without a better validation score before training ends; None for never.
         keep: "best" restores the epoch that validated best, "last" keeps the end.
         precision: "auto" (on a GPU bfloat16 where it has that, else float16; the parameters' own on a CPU),

@@ -6,8 +6,9 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from luthier.batch import Batch, check_precision, device_of, outputs_of
-from luthier.checkpoint import Checkpoint, key_of, random_state, seed_streams, seeded, set_random_state
+from luthier.checkpoint import Checkpoint, Curve, Record, key_of, random_state, seed_streams, seeded, set_random_state
 from luthier.devices import Devices, One, as_devices, mixed_type
 from luthier.errors import ObjectiveError, UsageError
 from luthier.measure.quality import evaluate
@@ -25,7 +26,6 @@ from luthier.optimizer import make_optimizer
 from luthier.recipe import Recipe, rate
 from luthier.task import Task
 
-Curve = list[dict[str, float]]
 StepLoss = Callable[[nn.Module, Batch], Tensor]
 OnEpoch = Callable[[int, Mapping[str, float]], None]
 M = TypeVar("M")
@@ -113,23 +113,23 @@ class Trainer:
         """
         self.model.train()
         total, count = 0.0, 0
-        pending = 0
-        for raw in self.batches():
-            if raw.size < self.fewest:  # a batch of one has no spread: batch norm could not be trained on it
-                continue
-            batch = raw.to(self.device)
-            value = self._learn(batch)
-            pending = (pending + 1) % self.recipe.accumulate
-            if not pending:
-                self._update()
-            total, count = total + value * batch.size, count + batch.size
-        if pending:
+        for group in self._groups():
+            size = sum(batch.size for batch in group)
+            total += sum(batch.size * self._learn(batch.to(self.device), batch.size / size) for batch in group)
+            count += size
             self._update()
         if not count:
             raise UsageError("every batch holds one example", expected="at least two, for batch norm", got="one")
         return self.devices.mean(total, count)
 
-    def _learn(self, batch: Batch) -> float:
+    def _groups(self) -> Iterator[list[Batch]]:
+        """An epoch's batches, those of one step together; not those of one example, if batch norm is to learn."""
+        usable = (batch for batch in self.batches() if batch.size >= self.fewest)
+        while group := list(islice(usable, self.recipe.accumulate)):
+            yield group
+
+    def _learn(self, batch: Batch, share: float) -> float:
+        """The loss of a batch; its gradient is added with the batch's share of the step's examples."""
         mixed = torch.autocast(self.device.type, self.precision) if self.precision else nullcontext()
         with mixed:
             check_precision(self.model, batch)
@@ -143,7 +143,7 @@ class Trainer:
                 cause="too high a learning rate, or NaN in the data",
                 fix="lower lr, set clip, or check the inputs",
             )
-        self.devices.backward(self.scaler.scale(loss / self.recipe.accumulate))
+        self.devices.backward(self.scaler.scale(loss * share))
         return value
 
     def _update(self) -> None:
@@ -259,23 +259,6 @@ class Trainer:
 def _named(value: Any) -> Any:
     """A function by its name, the same in every process; else the value itself."""
     return getattr(value, "__name__", value)
-
-
-@dataclass
-class Record:
-    """What a run remembers of its epochs.
-
-    Attributes:
-        curve: an epoch's scores.
-        best: the best value of the main metric, its sign turned where less is better.
-        risen: the epoch of it, from 1.
-        state: the weights of it, where they are to be kept.
-    """
-
-    curve: Curve = field(default_factory=list)
-    best: float = -math.inf
-    risen: int = 0
-    state: dict[str, Tensor] = field(default_factory=dict)
 
 
 def has_batch_norm(model: nn.Module) -> bool:

@@ -1,5 +1,6 @@
 """The training loop: against torch's own schedulers, hand-written loops, and repeated."""
 
+import copy
 import itertools
 import math
 
@@ -98,6 +99,18 @@ def test_accumulated_batches_are_one_large_batch():
         lt.fit(model, task, epochs=3, accumulate=accumulate, lr=0.1, clip=None, progress=False)
         states.append(model.weight.detach())
     assert torch.allclose(*states, atol=1e-6)
+
+
+@pytest.mark.parametrize(("sizes", "accumulate"), [((16,), 4), ((64, 8), 2), ((24, 8, 16), 8)])
+def test_a_step_takes_the_mean_over_the_examples_of_its_batches(sizes, accumulate):
+    x, y = _data(sum(sizes))
+    model = nn.Linear(4, 2)
+    twin = copy.deepcopy(model)
+    task = lt.Task(train=list(zip(x.split(sizes), y.split(sizes), strict=True)), valid=[(x, y)])
+    settings = {"optimizer": "sgd", "momentum": 0.0, "schedule": "constant", "weight_decay": 0.0, "warmup": 0.0}
+    lt.fit(model, task, epochs=1, lr=0.5, clip=None, accumulate=accumulate, progress=False, **settings)
+    nn.functional.cross_entropy(twin(x), y).backward()
+    assert torch.allclose(model.weight, twin.weight - 0.5 * twin.weight.grad, atol=1e-6)
 
 
 def test_same_seed_same_weights_and_the_global_stream_is_left_alone():

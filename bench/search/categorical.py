@@ -14,38 +14,9 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-
-import luthier as lt
-
-Params = Mapping[str, Any]
-Step = Callable[[Params], float]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A loss over plain dimensions: a tuple is a choice, (low, high, "log" or "int" or "float") a number.
-
-    Attributes:
-        loss: of the active parameters.
-        space: dimensions by name.
-        conditions: parameter -> (parent, the parent's values under which it is active).
-        least: the least loss there is.
-    """
-
-    loss: Step
-    space: Mapping[str, tuple[Any, ...]]
-    least: float
-    conditions: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
-
-
-def is_number(values: tuple[Any, ...]) -> bool:
-    return values[-1] in ("log", "int", "float")
-
+from plain import Params, Problem, run, unit
 
 RNG = np.random.default_rng(2024)
 LAYERS = RNG.normal(size=(7, 4)) * 0.4
@@ -144,89 +115,6 @@ def problems() -> dict[str, Problem]:
             least_switches(),
         ),
     }
-
-
-def luthier_run(problem: Problem, algorithm: str, trials: int, seed: int) -> list[float]:
-    dimensions: dict[str, Any] = {}
-    for name, values in problem.space.items():
-        if not is_number(values):
-            made: Any = lt.Choice(list(values))
-        elif values[2] == "int":
-            made = lt.Int(values[0], values[1])
-        else:
-            made = lt.Float(values[0], values[1], log=values[2] == "log")
-        parent = problem.conditions.get(name)
-        dimensions[name] = made.when(**{parent[0]: parent[1]}) if parent else made
-    loop, found = lt.AskTell(lt.Space(dimensions), algorithm=algorithm, minimize="loss", seed=seed), []
-    for _ in range(trials):
-        trial = loop.ask()
-        found.append(problem.loss(trial.params))
-        loop.tell(trial, found[-1])
-    return found
-
-
-def optuna_run(problem: Problem, sampler: str, trials: int, seed: int) -> list[float]:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    made = {
-        "tpe": lambda: optuna.samplers.TPESampler(seed=seed),
-        "gp": lambda: optuna.samplers.GPSampler(seed=seed),
-        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-    }[sampler]()
-
-    def suggest(trial: Any, name: str, values: tuple[Any, ...]) -> Any:
-        if not is_number(values):
-            return trial.suggest_categorical(name, values)
-        if values[2] == "int":
-            return trial.suggest_int(name, values[0], values[1])
-        return trial.suggest_float(name, values[0], values[1], log=values[2] == "log")
-
-    def objective(trial: Any) -> float:
-        params: dict[str, Any] = {}
-        for name, values in problem.space.items():
-            parent = problem.conditions.get(name)
-            if parent is None or params[parent[0]] in parent[1]:
-                params[name] = suggest(trial, name, values)
-        return problem.loss(params)
-
-    study = optuna.create_study(sampler=made)
-    study.optimize(objective, n_trials=trials)
-    return [t.value for t in study.trials]
-
-
-def nevergrad_run(problem: Problem, trials: int, seed: int) -> list[float]:
-    import nevergrad as ng
-
-    def dimension(values: tuple[Any, ...]) -> Any:
-        if not is_number(values):
-            return ng.p.Choice(list(values))
-        if values[2] == "log":
-            return ng.p.Log(lower=values[0], upper=values[1])
-        scalar = ng.p.Scalar(lower=values[0], upper=values[1])
-        return scalar.set_integer_casting() if values[2] == "int" else scalar
-
-    space = ng.p.Dict(**{name: dimension(values) for name, values in problem.space.items()})
-    space.random_state.seed(seed)
-    search, found = ng.optimizers.NGOpt(parametrization=space, budget=trials), []
-    for _ in range(trials):
-        asked = search.ask()
-        found.append(problem.loss(asked.value))
-        search.tell(asked, found[-1])
-    return found
-
-
-def run(search: str, problem: Problem, trials: int, seed: int) -> list[float]:
-    if search.startswith("optuna-"):
-        return optuna_run(problem, search.removeprefix("optuna-"), trials, seed)
-    if search == "nevergrad":
-        return nevergrad_run(problem, trials, seed)
-    return luthier_run(problem, search, trials, seed)
-
-
-def unit(problem: Problem) -> float:
-    """Distance of random search to the least loss after 10 trials, the median of 200 searches."""
-    return float(np.median([min(luthier_run(problem, "random", 10, seed)) for seed in range(200)])) - problem.least
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from luthier import importance
 from luthier.errors import UsageError, unknown
 from luthier.keep import SCOPES, choose
-from luthier.mask import Masked, apply_masks, candidates, masks_of, names_of
+from luthier.mask import Mask, Masked, apply_masks, candidates, mask_of, masks_of, names_of, own_name
 from luthier.model.keras import inner_of, no_keras
 from luthier.schedule import Schedule
 
@@ -120,21 +120,22 @@ class Rewind:
         no_keras(model, "rewinding")
         if type(at) is not int or at < 0:
             raise UsageError("'at' is no step", expected="a whole number >= 0", got=repr(at))
-        self.model, self.at = model, at
+        self.model, self.at = inner_of(model), at
         self.state: dict[str, Tensor] | None = None
         self(0)
 
     def __call__(self, epoch: int, scores: Mapping[str, float] | None = None) -> None:
         """Keeps the weights when the step has come: ``fit(..., on_epoch=rewind)``."""
         if epoch == self.at and self.state is None:
-            self.state = copy.deepcopy(self.model.state_dict())
+            self.state = _without_masks(self.model)
 
     def onto(self, pruned: M) -> M:
-        """Puts the early weights, biases and statistics where they were; what was removed stays removed.
+        """Puts the early weights, biases and statistics where they were; what is removed stays removed.
 
         Args:
-            pruned: a masked network of the same parameters, as :func:`luthier.prune_weights` gives it; changed in
-                place.
+            pruned: a masked network of the same parameters, as :func:`luthier.prune_weights` or
+                :class:`GradualPruning` make it; changed in place. Its masks stay as they are, whatever the network
+                had when its weights were kept.
 
         Returns:
             the same.
@@ -154,14 +155,21 @@ class Rewind:
         return pruned
 
 
+def _without_masks(model: nn.Module) -> dict[str, Any]:
+    """A copy of a network's state, masked weights under their own names and masks left out."""
+    masks = {f"{path}.kept" for path, part in model.named_modules(remove_duplicate=False) if isinstance(part, Mask)}
+    state = {name: value for name, value in model.state_dict().items() if name not in masks}
+    return {own_name(name): copy.deepcopy(value) for name, value in state.items()}
+
+
 def _place(model: nn.Module, name: str) -> tuple[Tensor, Tensor | None]:
     """The tensor of that name, and its mask where it has one."""
     path, _, leaf = name.rpartition(".")
     try:
         owner: Any = model.get_submodule(path)
         if parametrize.is_parametrized(owner, leaf):
-            inner = owner.parametrizations[leaf]
-            return inner.original, getattr(inner[0], "kept", None)
+            mask = mask_of(owner, leaf)
+            return owner.parametrizations[leaf].original, None if mask is None else mask.kept
         found: Tensor = getattr(owner, leaf)
         return found, None
     except AttributeError:

@@ -123,21 +123,22 @@ def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), leaf
 
 
-def _mask_of(owner: nn.Module, leaf: str) -> Mask | None:
+def mask_of(owner: nn.Module, leaf: str) -> Mask | None:
+    """The mask over a module's weight; None where it has none."""
     parts = owner.parametrizations[leaf] if parametrize.is_parametrized(owner, leaf) else ()  # type: ignore[index]
     return next((part for part in parts if isinstance(part, Mask)), None)
 
 
 def _parametrised(owner: nn.Module) -> dict[str, Mask | None]:
     leaves: Any = owner.parametrizations if parametrize.is_parametrized(owner) else ()
-    return {leaf: _mask_of(owner, leaf) for leaf in leaves}
+    return {leaf: mask_of(owner, leaf) for leaf in leaves}
 
 
 def masks_of(model: nn.Module) -> dict[str, Tensor]:
     """The masks of a network: parameter name -> boolean tensor, True where kept. They change with it."""
     found = {}
     for _, (name, *_) in names_of(model):
-        mask = _mask_of(*_owner(model, name))
+        mask = mask_of(*_owner(model, name))
         if mask is not None:
             found[name] = mask.kept
     return found
@@ -172,12 +173,16 @@ def _merge(owner: nn.Module, masks: Mapping[str, Mask], made: dict[int, nn.Param
     owner._parameters.update({leaf: own.pop(leaf) for leaf in order if leaf in own} | own)
 
 
+def own_name(name: str) -> str:
+    """A parameter's name without its mask: "0.parametrizations.weight.original" -> "0.weight"."""
+    return unmasked(name) if name.endswith(".original") else name
+
+
 def names_of(model: nn.Module) -> list[tuple[Tensor, list[str]]]:
     """Each parameter with its names, of which a shared one has several; a mask over it is left out of them."""
     found: dict[int, tuple[Tensor, list[str]]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        own = unmasked(name) if name.endswith(".original") else name
-        found.setdefault(id(parameter), (parameter, []))[1].append(own)
+        found.setdefault(id(parameter), (parameter, []))[1].append(own_name(name))
     return list(found.values())
 
 
@@ -281,7 +286,7 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, kept in masks.items():
             for owner, leaf in (_owner(model, each) for each in shared[name]):
-                mask = _mask_of(owner, leaf)
+                mask = mask_of(owner, leaf)
                 if mask is None:
                     parametrize.register_parametrization(owner, leaf, Mask(kept.clone(), tuple(owner._parameters)))
                 else:

@@ -159,3 +159,24 @@ def test_weights_held_by_older_tools_are_refused_with_what_to_do(make, fix):
     for verb in (lambda: lt.prune_weights(net, ratio=0.5), lambda: lt.GradualPruning(net, lt.Schedule(0.5, steps=1))):
         with pytest.raises(UsageError, match=fix):
             verb()
+
+
+def test_rewinding_keeps_the_masks_that_are_there_now():
+    net = _net()
+    prune, start = lt.GradualPruning(net, lt.Schedule(0.8, steps=2)), lt.Rewind(net, at=0)
+    early = [net[i].weight.detach().clone() for i in (0, 2)]
+    x, y = torch.randn(64, 20), torch.randint(8, (64,))
+    for epoch in (1, 2):
+        prune(epoch)
+        _train(net, x, y)
+    masks = [mask.clone() for mask in prune.masked.masks.values()]
+    start.onto(prune.masked)
+    assert prune.masked.sparsity == 0.8
+    assert all(torch.equal(net[i].weight, w * m) for i, w, m in zip((0, 2), early, masks, strict=True))
+
+
+def test_weights_of_a_masked_network_go_back_into_a_sparser_one():
+    half = lt.prune_weights(_net(), ratio=0.5)
+    start = lt.Rewind(half, at=0)
+    most = start.onto(lt.prune_weights(half, ratio=0.8))
+    assert (most.sparsity, _zeros(most.finalize())) == (0.8, 560)

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from luthier import importance
 from luthier.errors import UsageError, unknown
 from luthier.keep import SCOPES, choose
-from luthier.mask import Mask, Masked, apply_masks, candidates, mask_of, masks_of, names_of, own_name
+from luthier.mask import Mask, Masked, apply_masks, candidates, mask_of, masks_of, names_of, own_name, warn_of_empty
 from luthier.model.keras import inner_of, no_keras
 from luthier.schedule import Schedule
 
@@ -72,6 +72,7 @@ class GradualPruning:
         before = masks_of(self.model)
         mine = {name: found[_inside(name)] for name in before}
         masks, _ = choose(mine, "ratio", self.schedule(epoch), self.scope, before)
+        warn_of_empty(masks, before)
         apply_masks(self.model, masks)
 
     @property

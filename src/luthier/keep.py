@@ -67,7 +67,12 @@ def _read_pattern(pattern: str) -> tuple[int, int]:
 
 
 def choose(
-    scores: Scores, how: str, amount: Any, scope: str, before: Mapping[str, Tensor]
+    scores: Scores,
+    how: str,
+    amount: Any,
+    scope: str,
+    before: Mapping[str, Tensor],
+    flipped: Mapping[str, int] | None = None,
 ) -> tuple[Scores, dict[str, str]]:
     """Masks from scores, by "ratio", "threshold" or "pattern", within those from before.
 
@@ -77,6 +82,7 @@ def choose(
         amount: the ratio, threshold or pattern.
         scope: see :func:`keep_by_ratio`.
         before: parameter name -> what earlier masks kept, where there are some.
+        flipped: weights of shape (in, out / groups, ...) -> their groups.
 
     Returns:
         the masks; and what was left whole, with the reason.
@@ -87,11 +93,22 @@ def choose(
     elif how == "ratio":
         masks = keep_by_ratio(_lowest_where_gone(scores, before, scope), amount, scope)
     else:
-        n, m = _read_pattern(amount)
-        odd = {n: f"its {s.shape[1]} inputs are no multiple of {m}" for n, s in scores.items() if s.shape[1] % m}
-        fits = {name: s for name, s in scores.items() if name not in odd}
-        masks = {name: keep_by_pattern(s, n, m) for name, s in _lowest_where_gone(fits, before, "layer").items()}
+        masks, odd = _by_pattern(_lowest_where_gone(scores, before, "layer"), _read_pattern(amount), flipped or {})
     return {name: kept & before[name] if name in before else kept for name, kept in masks.items()}, odd
+
+
+def _by_pattern(scores: Scores, pattern: tuple[int, int], flipped: Mapping[str, int]) -> tuple[Scores, dict[str, str]]:
+    """Masks of weights whose inputs can be told off by m; and why not of the rest."""
+    n, m = pattern
+    rows = {name: _flip(s, flipped[name]) if name in flipped else s for name, s in scores.items()}
+    odd = {name: f"its {s.shape[1]} inputs are no multiple of {m}" for name, s in rows.items() if s.shape[1] % m}
+    masks = {name: keep_by_pattern(s, n, m) for name, s in rows.items() if name not in odd}
+    return {name: _flip(kept, flipped[name]) if name in flipped else kept for name, kept in masks.items()}, odd
+
+
+def _flip(weight: Tensor, groups: int) -> Tensor:
+    """(in, out / groups, ...) as (out, in / groups, ...), and back."""
+    return weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
 
 
 def _lowest_where_gone(scores: Scores, kept: Mapping[str, Tensor], scope: str) -> Scores:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import io
+import re
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -221,13 +223,9 @@ def candidates(model: nn.Module, protect: Sequence[str] = ()) -> tuple[list[str]
             raise UsageError(f"there is no module or parameter {name!r} to protect", expected="a name in the model")
     found, skipped = [], {}
     for parameter, names in every:
-        owner = modules[names[0].rpartition(".")[0]]
-        if _reshaped(owner):
-            skipped[names[0]] = "it has a parametrisation already"
-        elif any(name == p or name.startswith(p + ".") for name in names for p in protect if p):
-            skipped[names[0]] = "protected"
-        elif isinstance(owner, nn.RNNBase):
-            skipped[names[0]] = "recurrent layers read their weights past any mask"
+        why = _why_whole(parameter, modules[names[0].rpartition(".")[0]], names, protect)
+        if why:
+            skipped[names[0]] = why
         elif parameter.ndim >= 2:
             found.append(names[0])
     if not found:
@@ -252,6 +250,19 @@ def _no_old_tools(model: nn.Module) -> None:
                     got=type(hook).__name__,
                     fix=f"{undo} first",
                 )
+
+
+def _why_whole(parameter: Tensor, owner: nn.Module, names: Sequence[str], protect: Sequence[str]) -> str:
+    """Why a parameter is not masked; nothing where it may be, if it is a matrix or kernel."""
+    leaf = names[0].rpartition(".")[2]
+    reasons = {
+        "it has a parametrisation already": _reshaped(owner),
+        "protected": any(name == p or name.startswith(p + ".") for name in names for p in protect if p),
+        "recurrent layers read their weights past any mask": isinstance(owner, nn.RNNBase),
+        "norms are left alone": parameter.ndim >= 2 and re.search(r"Norm(\d[dD])?$", type(owner).__name__),
+        "biases are left alone": parameter.ndim >= 2 and re.search(r"(^|_)bias(es)?(_|$)", leaf),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def _reshaped(owner: nn.Module) -> bool:
@@ -295,6 +306,25 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
                 original.mul_(kept)
 
 
+def _inputs_first(model: nn.Module) -> dict[str, int]:
+    """The weights of shape (in, out / groups, ...), those of transposed convolutions, and their groups."""
+    modules = model.named_modules(remove_duplicate=False)
+    return {
+        f"{path}.weight".lstrip("."): m.groups for path, m in modules if isinstance(m, nn.modules.conv._ConvTransposeNd)
+    }
+
+
+def warn_of_empty(masks: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
+    """Says of which weights nothing is left now, where something was before."""
+    gone = [n for n, kept in masks.items() if not kept.any() and (n not in before or bool(before[n].any()))]
+    if gone:
+        warnings.warn(
+            f"nothing is left of {', '.join(gone)}: nothing passes through any more. "
+            "scope='layer' removes the same share everywhere, protect= leaves weights whole",
+            stacklevel=3,
+        )
+
+
 def prune_weights(
     model: nn.Module,
     *,
@@ -312,11 +342,11 @@ def prune_weights(
         model: not changed. What has been removed from a masked one stays removed, and counts.
         ratio: share of the weights to remove, in [0, 1); or
         threshold: remove weights whose score is below this; or
-        pattern: "n:m", keep n of every m neighbours along the inputs.
+        pattern: "n:m", keep n of every m neighbours along the inputs (of an embedding along each of its vectors).
         criterion: what makes a weight important: a name (see ``luthier methods``), an object, or a function of your
             own; "magnitude" is |w|; "obs" re-fits what it keeps.
         scope: with a ratio: "global" (all weights compete), "lamp" (all compete, layers made comparable) or "layer"
-            (the same share everywhere).
+            (the same share everywhere). A warning names the weights of which nothing is left.
         protect: modules or parameters to leave whole.
         evidence: ``data=`` (a loader) and ``loss=`` where a criterion needs them.
 
@@ -341,7 +371,9 @@ def prune_weights(
     before = masks_of(network)
     source = merged(network) if before else network
     weighed = importance.weigh(source, criterion, **evidence)
-    masks, odd = choose({name: weighed.scores[name] for name in names}, how, amount, scope, before)
+    flipped = _inputs_first(source)
+    masks, odd = choose({name: weighed.scores[name] for name in names}, how, amount, scope, before, flipped)
+    warn_of_empty(masks, before)
     masked = copy.deepcopy(source)
     with torch.no_grad():
         for name, kept in masks.items():

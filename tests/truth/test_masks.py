@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import warnings
 
 import pytest
 import torch
@@ -337,3 +338,63 @@ def test_lamp_removes_the_lowest_of_signed_scores():
         model[0].weight.copy_(torch.tensor([[-5.0, -0.1, 0.1, 5.0]]))
     masked = lt.prune_weights(model, ratio=0.5, scope="lamp", criterion=lambda e: e.weight)
     assert masked.masks["0.weight"].tolist() == [[False, False, True, True]]
+
+
+def test_biases_and_norms_of_several_dimensions_are_left_alone():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.LayerNorm([4, 6, 6])
+            self.bias, self.unbiased = nn.Parameter(torch.zeros(4, 6, 6)), nn.Parameter(torch.rand(3, 3))
+
+    masked = lt.prune_weights(Own(), ratio=0.5)
+    assert set(masked.masks) == {"conv.weight", "unbiased"}
+    assert dict(masked.skipped) == {
+        "norm.weight": "norms are left alone",
+        "norm.bias": "norms are left alone",
+        "bias": "biases are left alone",
+    }
+
+
+def test_nothing_masked_is_nothing_removed():
+    masked = lt.prune_weights(nn.Linear(6, 8), pattern="2:4")
+    assert (masked.sparsity, dict(masked.masks)) == (0.0, {})
+    assert "  0.0% of these weights are zero: 0 bytes" in str(masked)
+
+
+def test_a_layer_of_which_nothing_is_left_is_named_once():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 50))
+    with torch.no_grad():
+        model[0].weight.mul_(1e-3)
+    with pytest.warns(UserWarning, match=r"nothing is left of 0\.weight: ") as seen:
+        masked = lt.prune_weights(model, ratio=0.5)
+    assert len(seen) == 1
+    assert [bool(m.any()) for m in masked.masks.values()] == [False, True]
+    prune = GradualPruning(model, Schedule(0.5, steps=1))
+    with warnings.catch_warnings(record=True) as seen:
+        prune(1)
+        prune(2)
+        lt.prune_weights(model, ratio=0.6)
+    assert ["nothing is left of 0.weight" in str(warning.message) for warning in seen] == [True]
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("kind", [nn.ConvTranspose1d, nn.ConvTranspose2d])
+def test_a_pattern_goes_along_the_inputs_of_transposed_convolutions(kind, groups):
+    torch.manual_seed(0)
+    layer = kind(8, 6, 3, groups=groups, bias=False).requires_grad_(False)
+    kept = lt.prune_weights(layer, pattern="2:4").finalize().requires_grad_(False)
+    size = [5] * (layer.weight.ndim - 2)
+    for output in range(6):  # which inputs reach an output through the middle of the kernel, asked one at a time
+        mine = [i for i in range(8) if i * groups // 8 == output * groups // 6]
+        for weighed, expected in ((layer, 4), (kept, 2)):
+            reach = []
+            for i in mine:
+                x = torch.zeros(1, 8, *size)
+                x[(0, i, *[2] * len(size))] = 1
+                reach.append(float(weighed(x)[(0, output, *[3] * len(size))]))
+            fours = torch.tensor(reach).reshape(-1, 4)
+            assert (fours != 0).sum(1).eq(expected).all()
+    odd = lt.prune_weights(kind(6, 8, 3), pattern="2:4")
+    assert dict(odd.skipped) == {"weight": "its 6 inputs are no multiple of 4"}

@@ -173,7 +173,7 @@ class Space:
         """Index of the first predicate of ``where`` that forbids these values, or None."""
         for i, predicate in enumerate(self.where):
             try:
-                allowed = predicate(params)
+                allowed = predicate(dict(params))  # which it may change
             except KeyError as missing:
                 if missing.args and missing.args[0] in self.parameters and missing.args[0] not in params:
                     continue

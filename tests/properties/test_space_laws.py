@@ -12,6 +12,7 @@ import luthier as lt
 from luthier.errors import UsageError
 from luthier.keys import Key
 from luthier.objectives import Constraint, Objectives
+from luthier.search import names
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.sampled_from(["a", "b", "x y"]), st.floats(0, 1))
 
@@ -183,3 +184,56 @@ def test_streams_depend_on_their_names_alone(seed, trial, purpose):
     assert draw == Key(seed).for_trial(trial).generator(purpose).random()
     assert draw != Key(seed, trial + 1).generator(purpose).random()
     assert draw != Key(seed + 1, trial).generator(purpose).random()
+
+
+@given(st.floats(1e-9, 1e6), st.floats(0, 1e6), st.floats(0, 1), st.booleans(), st.integers(2, 7))
+def test_a_prior_and_the_ends_of_a_grid_are_exact(low, span, at, log, levels):
+    high = low + span
+    parameter = lt.Float(low, high, log=log, prior=min(max(low + at * span, low), high))
+    assert parameter.from_unit(parameter.to_unit(parameter.prior)) == parameter.prior
+    if low < high:
+        assert parameter.grid(levels)[:: levels - 1] == [low, high]
+
+
+@pytest.mark.parametrize("name", [n for n in names() if n != "grid"])
+def test_the_first_proposal_is_the_prior_up_to_its_last_bit(name):
+    space = lt.Space(lr=lt.Float(1e-5, 1, log=True, prior=1e-3), where=lambda p: p["lr"] <= 1e-3)
+    assert lt.AskTell(space, algorithm=name, minimize="loss").ask().params == {"lr": 1e-3}
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-300, 1e300), (1e-320, 1.0), (5e-324, 1e308)])
+def test_a_logarithmic_range_may_be_wider_than_the_ratio_of_its_ends(low, high):
+    parameter = lt.Float(low, high, log=True)
+    for u in (0.0, 0.25, 0.5, 0.75, 1.0):
+        value = parameter.from_unit(u)
+        assert parameter.to_unit(value) == pytest.approx(u, abs=1e-3)  # whole steps where floats are subnormal
+        assert math.log10(value) == pytest.approx((1 - u) * math.log10(low) + u * math.log10(high), abs=0.2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lt.Float(-1.5e308, 1.5e308),
+        lambda: lt.Int(-(15 * 10**307), 15 * 10**307),
+        lambda: lt.Int(0, 10**400),
+        lambda: lt.Int(-(10**5000), 0),
+        lambda: lt.Float(0, 10**400),
+    ],
+)
+def test_what_a_float_cannot_hold_is_refused(make):
+    with pytest.raises(UsageError, match=r"1\.7e308|a float can hold"):
+        make()
+    assert not lt.Float(0, 1).contains(10**400)
+
+
+def test_the_ends_of_a_grid_of_large_numbers_are_exact():
+    assert lt.Int(2**60 + 1, 2**70 + 1).grid(2) == [2**60 + 1, 2**70 + 1]
+
+
+def test_a_predicate_may_change_what_it_is_given():
+    def takes(p):
+        p["y"] = 0.0
+        return p.pop("x") < 0.5
+
+    space = lt.Space(x=lt.Float(0, 1), where=[takes, lambda p: "x" in p and "y" not in p])
+    assert list(lt.AskTell(space, algorithm="random", minimize="loss").ask().params) == ["x"]

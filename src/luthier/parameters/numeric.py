@@ -14,16 +14,35 @@ import numpy as np
 from luthier.errors import UsageError
 from luthier.parameters._kind import plain_value
 
+_ROUNDING = 2.0**-52  # places nearer to each other than this are the same
+
 
 def _is_number(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool | np.bool_)
 
 
+def _real(value: Any) -> float:
+    """The number as a float, infinite where it is beyond one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def _check_bounds(kind: str, low: Any, high: Any, log: bool, number: type) -> None:
     for name, value in (("low", low), ("high", high)):
-        if not _is_number(value, number) or not math.isfinite(value):
+        if not _is_number(value, number) or not math.isfinite(_real(value)):
             word = "a whole number" if number is Integral else "a finite number"
-            raise UsageError(f"{kind}: {name!r} is not {word}", expected=word, got=repr(value))
+            big = isinstance(value, int) and not isinstance(value, bool)
+            got = "a number beyond 1.7e308" if big else repr(value)
+            raise UsageError(f"{kind}: {name!r} is not {word}", expected=f"{word} that a float can hold", got=got)
+    if not math.isfinite(_real(high) - _real(low)):
+        raise UsageError(
+            f"{kind}: the range is too wide",
+            expected="high - low below 1.7e308",
+            got=f"low={_real(low):g}, high={_real(high):g}",
+            fix="narrow it" if log else "narrow it, or search the exponent",
+        )
     if low > high:
         raise UsageError(
             f"{kind}: 'low' is above 'high'",
@@ -57,15 +76,30 @@ class _Number:
         _check_bounds(kind, self.low, self.high, self.log, number)
         object.__setattr__(self, "low", plain(self.low))
         object.__setattr__(self, "high", plain(self.high))
-        if self.prior is not None and not self.contains(self.prior):
+        if self.prior is None:
+            return
+        if not self.contains(self.prior):
             raise UsageError(
                 f"{kind}: the prior is not one of the values",
                 expected=f"{self.low} <= prior <= {self.high}",
                 got=repr(self.prior),
             )
+        object.__setattr__(self, "prior", plain(self.prior))
 
     @abstractmethod
     def contains(self, value: Any) -> bool: ...
+
+    @abstractmethod
+    def to_unit(self, value: Any) -> float: ...
+
+    @abstractmethod
+    def _between(self, u: float) -> Any:
+        """The value at a place, but for rounding."""
+
+    def from_unit(self, u: float) -> Any:
+        if self.prior is not None and abs(u - self.to_unit(self.prior)) <= _ROUNDING:
+            return self.prior  # as given, not as rounding has it
+        return min(max(self._between(u), self.low), self.high)
 
     @property
     def columns(self) -> int:
@@ -114,8 +148,8 @@ class Float(_Number):
     def size(self) -> float:
         return 1 if self.low == self.high else math.inf
 
-    def from_unit(self, u: float) -> float:
-        return min(max(_between(self.low, self.high, self.log, u), self.low), self.high)
+    def _between(self, u: float) -> float:
+        return _between(self.low, self.high, self.log, u)
 
     def to_unit(self, value: float) -> float:
         return _place(self.low, self.high, self.log, value)
@@ -123,10 +157,10 @@ class Float(_Number):
     def grid(self, levels: int) -> list[float]:
         if self.low == self.high or levels == 1:
             return [self.from_unit(0.5)]
-        return [self.from_unit(i / (levels - 1)) for i in range(levels)]
+        return [self.low, *(self.from_unit(i / (levels - 1)) for i in range(1, levels - 1)), self.high]
 
     def contains(self, value: Any) -> bool:
-        return _is_number(value, Real) and self.low <= float(value) <= self.high
+        return _is_number(value, Real) and self.low <= _real(value) <= self.high
 
 
 @dataclass(frozen=True)
@@ -155,9 +189,8 @@ class Int(_Number):
     def size(self) -> float:
         return self.high - self.low + 1
 
-    def from_unit(self, u: float) -> int:
-        value = _between(self.low - 0.5, self.high + 0.5, self.log, u)
-        return min(max(round(value), self.low), self.high)
+    def _between(self, u: float) -> int:
+        return round(_between(self.low - 0.5, self.high + 0.5, self.log, u))
 
     def to_unit(self, value: float) -> float:
         return _place(self.low - 0.5, self.high + 0.5, self.log, value)
@@ -165,8 +198,10 @@ class Int(_Number):
     def grid(self, levels: int) -> list[int]:
         if self.size <= levels:
             return list(range(self.low, self.high + 1))
-        ends = Float(self.low, self.high, self.log).grid(levels)
-        return list(dict.fromkeys(round(v) for v in ends))
+        spread = [min(max(round(v), self.low), self.high) for v in Float(self.low, self.high, self.log).grid(levels)]
+        if levels > 1:
+            spread[0], spread[-1] = self.low, self.high  # which a float may have rounded
+        return list(dict.fromkeys(spread))
 
     def contains(self, value: Any) -> bool:
         return _is_number(value, Integral) and self.low <= int(value) <= self.high
@@ -182,6 +217,8 @@ def _between(low: float, high: float, log: bool, u: float) -> float:
 def _place(low: float, high: float, log: bool, value: float) -> float:
     if low == high:
         return 0.5
-    if log:
+    if log and math.isfinite(high / low):
         return math.log(value / low) / math.log(high / low)
+    if log:
+        return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
     return (value - low) / (high - low)

@@ -179,7 +179,7 @@ def _moved(space: Space, generator: np.random.Generator, taken: Taken) -> Params
 
 def _combinations(space: Space) -> float:
     """How many there are if every parameter is active."""
-    return math.prod(p.size for p in space.parameters.values())
+    return math.prod(float(p.size) for p in space.parameters.values())
 
 
 def _first_unseen(space: Space, generator: np.random.Generator, taken: Taken, bend: Bend | None) -> Params | None:

@@ -11,6 +11,7 @@ from torch.distributions import Categorical, kl_divergence
 import luthier as lt
 from luthier.batch import Batch, Layout
 from luthier.distillation.lesson import Lesson
+from luthier.distillation.losses.dkd import DKD
 from luthier.distillation.losses.kl import KL
 from luthier.errors import LuthierError
 from luthier.metrics import Metric, Transcript, metric
@@ -341,3 +342,33 @@ def test_answers_and_frames_of_which_none_counts_give_no_gradient():
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert all(float(p.grad.abs().sum()) == 0 for p in student.parameters())
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_dkd_is_the_mean_over_the_positions_that_count(padded):
+    ids = torch.randint(9, (5, 6), generator=torch.Generator().manual_seed(0))
+    labels = (ids % 3).masked_fill(torch.arange(6) >= 4, -100) if padded else ids % 3
+    student, teacher = nn.Embedding(9, 3), nn.Embedding(9, 3)
+    task = lt.Task(train=(ids, labels), valid=(ids, labels), class_dim=-1)
+    found = Lesson(student, teacher, task, {"dkd": 1.0})(student, Batch((ids,), labels))
+    single = [DKD()(student(i)[None], teacher(i)[None], c[None])
+              for i, c in zip(ids.flatten(), labels.flatten(), strict=True) if c >= 0]  # fmt: skip
+    assert torch.allclose(found, torch.stack(single).mean(), atol=1e-6)
+
+
+def test_dkd_leaves_out_examples_without_a_class():
+    student, teacher, target = _random(0, 4, 5), _random(1, 4, 5), torch.tensor([2, -100, 0, -100])
+    assert torch.allclose(DKD()(student, teacher, target), DKD()(student[::2], teacher[::2], target[::2]))
+    assert float(DKD()(student, teacher, torch.full((4,), -100))) == 0.0
+
+
+@pytest.mark.parametrize("longest", [3, 12])  # as many labels as frames are no classes of frames either
+def test_dkd_is_refused_for_transcripts(longest):
+    x, labels, frames, lengths = _spoken(4)
+    labels = nn.functional.pad(labels, (0, longest - 3), value=-100)
+    for parts in ((labels,), (labels, lengths), (labels, frames, lengths)):
+        task = lt.Task(
+            train=(x, *parts), valid=(x, *parts), targets=len(parts), loss="ctc", class_dim=-1, metrics=["cer"]
+        )
+        with pytest.raises(LuthierError, match="true class of each position"):
+            lt.distill(_Reader(4), _Reader(6), task, losses={"dkd": 1.0}, epochs=1, progress=False)

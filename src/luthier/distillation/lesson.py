@@ -18,7 +18,7 @@ from luthier.distillation.taps import Maps, Pair, Tap, Taps, read_taps
 from luthier.distillation.teachers import as_several, read_shares, teach
 from luthier.errors import UsageError, unknown
 from luthier.model.evaluating import evaluating
-from luthier.sequences import at, nothing, positions
+from luthier.sequences import at, ctc, nothing, positions
 from luthier.surgery.plan import Plan
 from luthier.task import Task
 
@@ -170,6 +170,7 @@ class Lesson:
         self.shares, self.done = read_shares(shares, len(self.teachers)), 0.0
         self.weights = read_weights(weights)
         parts = read_losses(weights, temperature)
+        _refuse_transcripts(task, parts)
         self.features = {n: p for n, p in parts.items() if p.sees == "features"}
         self.outputs = {n: p for n, p in parts.items() if p.sees != "features"}
         small = self._small_batch(student) if self.features else None
@@ -244,7 +245,7 @@ class Lesson:
             yield nothing(student)
             return
         for name, part in self.outputs.items():
-            target = (at(_labels(batch), mask),) if part.sees == "targets" else ()
+            target = (_true_classes(batch, mask),) if part.sees == "targets" else ()
             yield self.weight(name) * part(mine, theirs, *target)
 
     def _of_features(self, teacher: int, mask: Tensor | None) -> Iterator[Tensor]:
@@ -278,8 +279,25 @@ def _projection(part: DistillationLoss) -> str:
     return getattr(part, "projection", "never")
 
 
-def _labels(batch: Batch) -> Tensor:
-    return batch.target if isinstance(batch.target, Tensor) else batch.target[0]
+def _true_classes(batch: Batch, mask: Tensor | None) -> Tensor:
+    """Those of the positions that count."""
+    labels = batch.target if isinstance(batch.target, Tensor) else batch.target[0]
+    if mask is not None and labels.shape != mask.shape:
+        raise UsageError(
+            "the targets are not classes", expected=f"one for each of {tuple(mask.shape)}", got=tuple(labels.shape)
+        )
+    return at(labels, mask)
+
+
+def _refuse_transcripts(task: Task, parts: Mapping[str, DistillationLoss]) -> None:
+    for name, part in parts.items():
+        if part.sees == "targets" and task.loss in ("ctc", ctc):
+            raise UsageError(
+                f"the loss {name!r} needs the true class of each position",
+                expected="class numbers, or a loss of outputs alone",
+                got="transcripts (loss='ctc'), which say no frame's class",
+                fix="'kl', which compares frame by frame",
+            )
 
 
 def _check_shapes(student: Tensor, teacher: Tensor) -> None:

@@ -9,8 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from luthier.batch import IGNORED
 from luthier.distillation.losses import Sees
 from luthier.errors import UsageError
+from luthier.fitting import as_classes
+from luthier.sequences import at, nothing
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,22 @@ class DKD:
             raise UsageError("the temperature is out of range", expected="temperature > 0", got=self.temperature)
 
     def __call__(self, student: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
-        """See :class:`luthier.distillation.losses.DistillationLoss`; target: true classes, shape (n,)."""
-        if target is None or target.is_floating_point() or student.ndim != 2:
-            raise UsageError("DKD needs outputs of shape (n, classes) and the true classes", got=tuple(student.shape))
-        true = F.one_hot(target.long(), student.shape[1]).bool()
+        """See :class:`luthier.distillation.losses.DistillationLoss`; target: true classes, shape (n, ...).
+
+        Every position counts as an example; none does whose class is -100.
+        """
+        if target is None or target.is_floating_point():
+            raise UsageError(
+                "DKD needs the true classes",
+                expected="class numbers for outputs of shape (n, classes, ...)",
+                got="none" if target is None else f"{target.dtype} of shape {tuple(target.shape)}",
+            )
+        index = as_classes(student, target)
+        counted = index != IGNORED
+        if not bool(counted.any()):
+            return nothing(student)
+        student, teacher = at(student, counted), at(teacher, counted)
+        true = F.one_hot(index[counted], student.shape[1]).bool()
         pairs, others = zip(*(_split(x / self.temperature, true) for x in (student, teacher)), strict=True)
         target_part = F.kl_div(pairs[0], pairs[1], reduction="batchmean", log_target=True)
         other_part = F.kl_div(others[0], others[1], reduction="batchmean", log_target=True)

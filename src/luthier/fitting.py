@@ -81,6 +81,25 @@ def binary_cross_entropy(outputs: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(outputs[counted], answers[counted])
 
 
+def scalar(loss: Any, value: Any) -> Tensor:
+    """What a loss gave, as a scalar.
+
+    Args:
+        loss: the loss's name, or the loss.
+        value: what it gave.
+
+    Raises:
+        UsageError: no tensor, or several numbers.
+    """
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.reshape(())
+    raise UsageError(
+        f"the loss {loss if isinstance(loss, str) else getattr(loss, '__name__', type(loss).__name__)!r} is no scalar",
+        expected="a tensor of one number, such as the mean over the batch",
+        got=f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__,
+    )
+
+
 def by_number(function: Function) -> Function:
     """A loss whose targets are made to fit first."""
 

@@ -17,6 +17,7 @@ from luthier.distillation.losses.hint import Hint
 from luthier.distillation.taps import Maps, Pair, Tap, Taps, read_taps
 from luthier.distillation.teachers import as_several, read_shares, teach
 from luthier.errors import UsageError, unknown
+from luthier.fitting import scalar
 from luthier.model.evaluating import evaluating
 from luthier.sequences import at, ctc, nothing, positions
 from luthier.surgery.plan import Plan
@@ -231,7 +232,8 @@ class Lesson:
             terms += [share * value for value in self._of_outputs(outputs, theirs, batch, mask)]
             terms += [share * value for value in self._of_features(i, mask)]
         if "task" in self.weights:
-            terms.append(self.weight("task") * self.task.loss_function(result, batch.target))
+            own = scalar(self.task.loss, self.task.loss_function(result, batch.target))
+            terms.append(self.weight("task") * own)
         return torch.stack(terms).sum()
 
     def _of_outputs(self, student: Tensor, result: Tensor, batch: Batch, mask: Tensor | None) -> Iterator[Tensor]:
@@ -246,12 +248,13 @@ class Lesson:
             return
         for name, part in self.outputs.items():
             target = (_true_classes(batch, mask),) if part.sees == "targets" else ()
-            yield self.weight(name) * part(mine, theirs, *target)
+            yield self.weight(name) * scalar(name, part(mine, theirs, *target))
 
     def _of_features(self, teacher: int, mask: Tensor | None) -> Iterator[Tensor]:
         """The losses of features, each the mean over all pairs."""
         for name, part in self.features.items():
-            values = [self._compared(part, teacher, i, mask) for i in range(len(self.pairs[teacher]))]
+            pairs = range(len(self.pairs[teacher]))
+            values = [scalar(name, self._compared(part, teacher, i, mask)) for i in pairs]
             yield self.weight(name) * torch.stack(values).mean()
 
     def _compared(self, part: DistillationLoss, teacher: int, i: int, mask: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import luthier as lt
 from luthier import allocate as allocations
 from luthier import importance
 from luthier.errors import UsageError
@@ -102,6 +103,10 @@ def test_weights_are_scored_one_by_one_or_refused(name):
     model = net()
     if not hasattr(importance.get(name), "elements"):
         with pytest.raises(UsageError, match="scores neurons"):
+            importance.weight_scores(model, name)
+        return
+    if name == "bn_scale":
+        with pytest.raises(UsageError, match="says nothing"):
             importance.weight_scores(model, name)
         return
     scores = importance.weight_scores(model, name, data(), "cross_entropy")
@@ -225,6 +230,56 @@ def test_a_criterion_that_says_nothing_is_refused():
     bare = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     with pytest.raises(UsageError, match="says nothing about 0"):
         importance.score(analyse(bare, torch.zeros(2, 3)), "bn_scale")
+
+
+def bare():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2))
+
+
+REFUSED = {
+    "one score for all": (lambda e: torch.full_like(e.weight, 2.0), "every score is 2"),
+    "not a number": (lambda e: e.weight * float("nan"), "not finite"),
+    "one number": (lambda e: e.weight.abs().sum(), "does not give one score"),
+    "no tensor": (lambda e: None, "does not give one score"),
+    "gradients without data": (lambda e: e.weight.abs() * e.gradient.abs(), "none were gathered"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_scores_that_say_nothing_are_refused_on_every_path(why):
+    function, message = REFUSED[why]
+    with pytest.raises(UsageError, match=message):
+        lt.prune_weights(bare(), ratio=0.5, criterion=function)
+    with pytest.raises(UsageError, match=message):
+        lt.GradualPruning(bare(), lt.Schedule(0.5, steps=1), criterion=function)(1)
+    if why != "one score for all":  # summed over what goes with a unit, they tell wide units from narrow ones
+        with pytest.raises(UsageError, match=message):
+            lt.prune_neurons(bare(), torch.zeros(2, 3), ratio=0.5, criterion=function)
+
+
+def test_a_criterion_of_norms_says_nothing_about_matrices():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
+    with pytest.raises(UsageError, match=r"'bn_scale' says nothing about 0.weight, 3.weight"):
+        lt.prune_weights(model, ratio=0.5, criterion="bn_scale")
+
+
+def test_data_that_are_no_numbers_are_refused():
+    broken = [(torch.full((4, 3), float("nan")), torch.zeros(4, dtype=torch.long))]
+    with pytest.raises(UsageError, match=r"'taylor' gives .* not finite"):
+        lt.prune_weights(bare(), ratio=0.5, criterion="taylor", data=broken, loss="cross_entropy")
+    for criterion in ("taylor", "activation", "fisher"):
+        with pytest.raises(UsageError, match=rf"{criterion!r} gives .* not finite"):
+            importance.score(analyse(bare(), broken[0][0]), criterion, broken, "cross_entropy")
+
+
+def test_activations_that_are_never_zero_are_refused_or_said():
+    x = torch.randn(16, 3)
+    with pytest.raises(UsageError, match="'apoz' says nothing about 0: every score is 1"):
+        importance.score(analyse(bare(), x), "apoz", [x])
+    mixed = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    with pytest.warns(UserWarning, match="all of 0 alike"):
+        importance.score(analyse(mixed, x), "apoz", [x])
 
 
 def test_random_follows_its_seed(analysis):

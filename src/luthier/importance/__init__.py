@@ -42,6 +42,7 @@ from luthier.model import Analysis, axes
 from luthier.model.groups import Group
 
 __all__ = [
+    "WITH_LOSS",
     "Criterion",
     "Evidence",
     "Needs",
@@ -121,7 +122,9 @@ def score(
         group name -> scores [group size], float64.
 
     Raises:
-        UsageError: the criterion needs data or a loss and there is none.
+        UsageError: the criterion needs data or a loss and there is none; it has no score for a group, or none that is
+            finite; all of a group's sums are zero; or the scores are alike in every group. Where they are alike in one
+            of several groups only, a warning says that its indices go by position.
 
     Example:
         >>> from luthier.model import analyse
@@ -295,7 +298,7 @@ def weigh(
 ) -> Weighed:
     """Scores every element of every parameter, and keeps what the scores were made from.
 
-    The arguments are those of :func:`weight_scores`.
+    The arguments and errors are those of :func:`weight_scores`.
     """
     method, need = for_weights(criterion, data, loss)
     found = {}
@@ -330,7 +333,9 @@ def weight_scores(
         parameter name -> scores of the same shape.
 
     Raises:
-        UsageError: a criterion of activations, or data or a loss is missing.
+        UsageError: a criterion of activations; data or a loss is missing; scores of another shape, that are not
+            finite, or that are one number for all matrices and kernels. Where they are alike in one of several layers
+            only, ties there go by position.
 
     Example:
         >>> float(weight_scores(nn.Linear(1, 1), "magnitude")["weight"].min()) >= 0

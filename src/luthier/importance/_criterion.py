@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-import torch
 from torch import Tensor
 
+from luthier.errors import UsageError
 from luthier.keys import Key
 
 Needs = Literal[
@@ -63,18 +63,31 @@ class Evidence:
 
     @property
     def gradient(self) -> Tensor:
-        """The gradient, which is zero where the loss does not depend on the tensor."""
-        return torch.zeros_like(self.weight) if self.grad is None else self.grad
+        """The gradient, which is zero where the loss does not depend on the tensor.
+
+        Raises:
+            UsageError: none was gathered.
+        """
+        return self._gathered(self.grad, "gradients")
 
     @property
     def square(self) -> Tensor:
-        """The mean squared gradient, zero likewise."""
-        return torch.zeros_like(self.weight) if self.grad2 is None else self.grad2
+        """The mean squared gradient, likewise."""
+        return self._gathered(self.grad2, "squared gradients")
 
     @property
     def bend(self) -> Tensor:
-        """The diagonal of the Hessian, zero likewise."""
-        return torch.zeros_like(self.weight) if self.curvature is None else self.curvature
+        """The diagonal of the Hessian, likewise."""
+        return self._gathered(self.curvature, "curvature")
+
+    def _gathered(self, value: Tensor | None, what: str) -> Tensor:
+        if value is None:
+            raise UsageError(
+                f"the criterion looks at {what}, and none were gathered",
+                expected="data= and loss=, and a criterion whose needs say so",
+                fix="pass both; a function of your own says what it needs by importance.Own(function, needs=...)",
+            )
+        return value
 
 
 class Criterion(Protocol):

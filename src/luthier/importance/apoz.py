@@ -15,6 +15,10 @@ class Apoz:
     Formula:
         share of activations that are not zero, over the data and positions
 
+    Notes:
+        Behind GELU, a sigmoid, attention or a recurrent layer no activation is zero, and every score is 1: refused
+        where that is so in every layer; where it is so in some, a warning says that their units go by position.
+
     Source:
         Hu et al., "Network trimming", 2016.
     """

@@ -204,8 +204,8 @@ def prune_neurons(
     groups = [g for g in analysis.all_groups if g.default or (head_dim and "head size" in g.roles)]
     if not groups:
         warnings.warn(f"nothing of {type(model).__name__} can be cut: {analysis.coverage}", stacklevel=2)
-    scores = importance.score(analysis, criterion, data, loss, groups=groups, seed=seed)
     _all_finite(analysis)
+    scores = importance.score(analysis, criterion, data, loss, groups=groups, seed=seed)
     if multiple is None:
         multiple = "auto" if budget is not None and "latency" in budget else 1
     keep = widths_for(

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from luthier import importance
+from luthier.errors import UsageError
 from luthier.importance import _refit, obs
 from luthier.importance._layers import patches_of
 from luthier.model import analyse
@@ -379,3 +380,115 @@ def test_positions_flattened_into_the_batch_count_for_their_example(criterion):
         analysis = analyse(net, x)
         found.append(importance.score(analysis, criterion, [(x, torch.ones(4).double())], "mse_loss")["inner"])
     assert torch.allclose(found[0], found[1])
+
+
+class TorchAttention(nn.Module):
+    """PyTorch's own layers, which put time first inside, whatever they are given."""
+
+    def __init__(self, whole, batch_first, turned):
+        super().__init__()
+        self.whole, self.turned, self.over = whole, turned, 1 if batch_first or turned else 0
+        make = nn.TransformerEncoderLayer if whole else nn.MultiheadAttention
+        how = {"dim_feedforward": 5, "dropout": 0.0} if whole else {}
+        self.inner = make(8, 2, batch_first=batch_first, **how)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = x.transpose(0, 1) if self.turned else x
+        x = self.inner(x) if self.whole else self.inner(x, x, x, need_weights=False)[0]
+        x = x.transpose(0, 1) if self.turned else x
+        return self.head(torch.tanh(x).mean(self.over))
+
+
+def columns_gated(model, name, unit_of, x, target):
+    """By autograd, one example at a time: the derivative of its loss by gates on the columns of a weight."""
+    named, rows = {n: p.detach() for n, p in model.named_parameters()}, []
+    for one, wanted in zip(x, target, strict=True):
+        gates = torch.ones(int(unit_of.max()) + 1, dtype=torch.double, requires_grad=True)
+        out = torch.func.functional_call(model, {**named, name: named[name] * gates[unit_of]}, (one,))
+        rows.append(torch.autograd.grad(F.cross_entropy(out, wanted[None]), gates)[0])
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("steps", [8, 7])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(("batch_first", "turned"), [(True, False), (False, True), (False, False)])
+def test_examples_are_told_apart_inside_torch_s_own_attention(whole, batch_first, turned, steps):
+    torch.manual_seed(11)
+    model = TorchAttention(whole, batch_first, turned).double().eval()
+    at = 0 if batch_first or turned else 1
+    x, y = torch.randn(4, steps, 8).double(), torch.randint(0, 3, (4,))
+    given = x.movedim(0, at)
+    attention, name = ("inner.self_attn", "inner.self_attn") if whole else ("inner", "inner")
+    wanted = {attention: (f"{name}.out_proj.weight", torch.arange(8) // 4)}
+    wanted |= {"inner.linear1": ("inner.linear2.weight", torch.arange(5))} if whole else {}
+    analysis = analyse(model, given.narrow(at, 0, 3))
+    fisher, taylor = importance.score_many(analysis, ["fisher", "activation_taylor"], [(given, y)], "cross_entropy")
+    single = [part.movedim(0, at) for part in x.split(1)]
+    for group, (weight, unit_of) in wanted.items():
+        slopes = columns_gated(model, weight, unit_of, single, y)
+        assert torch.allclose(fisher[group], 0.5 * slopes.square().mean(0), rtol=1e-6), group
+        assert torch.allclose(taylor[group], slopes.abs().mean(0), rtol=1e-6), group
+
+
+@pytest.mark.parametrize("steps", [8, 7])
+def test_examples_are_told_apart_after_a_recurrent_layer_with_time_first(steps):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.r, self.q, self.o = nn.LSTM(3, 6), nn.Linear(6, 7), nn.Linear(7, 4)
+
+        def forward(self, x):
+            return self.o(torch.tanh(self.q(self.r(x.transpose(0, 1))[0]))).mean(0)
+
+    torch.manual_seed(12)
+    model, x, y = Net().double(), torch.randn(4, steps, 3).double(), torch.randint(0, 4, (4,))
+    got = importance.score(analyse(model, x), "fisher", [(x, y)], "cross_entropy")["q"]
+    slopes = columns_gated(model, "o.weight", torch.arange(7), x.split(1), y)
+    assert torch.allclose(got, 0.5 * slopes.square().mean(0), rtol=1e-6)
+
+
+def test_other_lengths_than_the_example_s_are_taken_one_by_one():
+    torch.manual_seed(13)
+    model = TorchAttention(False, False, True).double().eval()
+    x, y = torch.randn(4, 6, 8).double(), torch.randint(0, 3, (4,))
+    got = importance.score(analyse(model, torch.randn(3, 8, 8).double()), "fisher", [(x, y)], "cross_entropy")["inner"]
+    slopes = columns_gated(model, "inner.out_proj.weight", torch.arange(8) // 4, x.split(1), y)
+    assert torch.allclose(got, 0.5 * slopes.square().mean(0), rtol=1e-6)
+
+
+def test_a_group_without_a_score_is_an_error_that_names_it():
+    class Aside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c, self.d = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(3, 5), nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(x))), self.d(torch.relu(self.c(x)))
+
+    x, y = torch.randn(6, 3), torch.randint(0, 2, (6,))
+    for criterion in ("fisher", "activation_taylor", "activation_gradient"):
+        with pytest.raises(UsageError, match=f"{criterion!r} says nothing about c"):
+            importance.score(analyse(Aside(), x), criterion, [(x, y)], lambda out, t: F.cross_entropy(out[0], t))
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "movement", "snip", "fisher", "activation_taylor"])
+def test_batches_count_by_their_examples(criterion):
+    model, _, analysis = net()
+    x, y = torch.randn(10, 3).double(), torch.randint(0, 2, (10,))
+    for parts in ([(x[:8], y[:8]), (x[8:], y[8:])], [(x[:1], y[:1]), (x[1:], y[1:])]):
+        got, whole = (importance.score(analysis, criterion, d, "cross_entropy")["0"] for d in (parts, [(x, y)]))
+        assert torch.allclose(got, whole)
+        if hasattr(importance.get(criterion), "elements"):
+            got, whole = (importance.weight_scores(model, criterion, d, "cross_entropy") for d in (parts, [(x, y)]))
+            assert all(torch.allclose(got[n], whole[n]) for n in whole)
+
+
+def test_curvature_of_units_counts_batches_by_their_examples():
+    _, _, analysis = net()
+    x, y = torch.randn(10, 3).double(), torch.randint(0, 2, (10,))
+    uneven, whole = (
+        importance.score(analysis, "taylor2", data, "cross_entropy")["0"]
+        for data in ([(x[:9], y[:9]), (x[9:], y[9:])], [(x, y)])
+    )
+    assert torch.allclose(uneven, whole)

@@ -10,7 +10,8 @@ from torch import Tensor, fx
 
 from luthier.errors import UsageError
 from luthier.importance._axes import by_index
-from luthier.importance._batches import Loss, batches, loss_function
+from luthier.importance._batches import Loss, batches, examples_of, loss_function, singly
+from luthier.importance._examples import Examples, Owners
 from luthier.model import Analysis, axes
 from luthier.model.axes import find, touches
 from luthier.model.evaluating import evaluating
@@ -94,7 +95,7 @@ class ActivationGradients:
     """The same for functions of an activation and of the loss's gradient there, example by example.
 
     The gradient is that along the edge into the layer that consumes the activation: what else reads the same
-    result does not count. It is of an example's own loss, the batch's being their mean.
+    result does not count, unless no layer does. It is of an example's own loss, the batch's being their mean.
 
     Args:
         analysis: of the network.
@@ -118,12 +119,35 @@ class ActivationGradients:
         self.means = {name: _Means() for name in moments}
         self.sums: dict[Any, dict[str, Tensor]] = {name: {} for name in examples}
         self.count = 0
-        self.multiplying = {op.node for op, rule in analysis.operations if rule is not None and rule.macs is not None}
+        self.count, self.one_by_one = 0, False
+        multiplying = {op.node for op, rule in analysis.operations if rule is not None and rule.macs is not None}
+        unread = {n for n in self.places.nodes if not multiplying.intersection(n.users)}
+        self.readers = multiplying | {user for n in unread for user in n.users}
         mine = {n for n in analysis.traced.parameters if n in analysis.traced.state}
         state = {n: t.detach() for n, t in analysis.traced.state.items()}
         self.state = {n: t.requires_grad_() if n in mine and t.is_floating_point() else t for n, t in state.items()}
 
     def see(self, inputs: Inputs, target: Any) -> None:
+        count, at = examples_of(inputs, target)
+        if self.one_by_one or not self._seen(inputs, target, Examples.of(self.analysis, inputs, count, at)):
+            self.one_by_one = True
+            for one, wanted in singly(inputs, target):
+                self._alone(one, wanted, at)
+
+    def _alone(self, inputs: Inputs, target: Any, at: int) -> None:
+        """An example by itself, where those of a batch cannot be told apart at some of the places."""
+        try:
+            self._seen(inputs, target, Examples(1, frozenset()))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise UsageError(
+                "the examples of a batch cannot be told apart at " + ", ".join(g.name for g in self.places.groups[:4]),
+                expected="a layout that the analysis can follow, or a network and a loss that take one example",
+                got=" ".join(str(error).split())[:200],
+                fix="give data in batches of one, or use a criterion that needs no single examples, such as 'taylor'",
+            ) from error
+
+    def _seen(self, inputs: Inputs, target: Any, examples: Examples) -> bool:
+        """Takes a batch in; False, and nothing is taken, where some place does not tell its examples apart."""
         edges: dict[fx.Node, Tensor] = {}
 
         def look(node: fx.Node, value: Any) -> None:
@@ -131,62 +155,43 @@ class ActivationGradients:
                 edges[node] = value.view_as(value)
 
         def step(node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-            mine = [n for n in node.all_input_nodes if n in edges] if node in self.multiplying else []
+            mine = [n for n in node.all_input_nodes if n in edges] if node in self.readers else []
             return call(node, {**values, **{n: edges[n] for n in mine}}) if mine else NotImplemented
 
         with torch.enable_grad():
             flat = _run(self.analysis, inputs, look, step, self.state)
+            owners = {n: examples.at(self.analysis.facts.dims[n], edge.shape) for n, edge in edges.items()}
+            if self.examples and None in owners.values():
+                return False
             value = self.measure(self.analysis.traced.program.unflatten(flat), target)
             nodes = [n for n, edge in edges.items() if edge.requires_grad]
             found = torch.autograd.grad(value, [edges[n] for n in nodes], allow_unused=True)
-        size = _size(inputs)
         slopes: dict[str, Tensor] = {}
         for node, gradient in zip(nodes, found, strict=True):
             if gradient is not None:
-                self._add(node, edges[node].detach(), gradient.detach() * size, size, slopes)
+                self._add(node, edges[node].detach(), gradient.detach() * examples.count, owners[node], slopes)
         for name, function in self.examples.items():
             for group, rows in slopes.items():
                 total = torch.stack([v.double().sum(0).cpu() for v in function(rows)])
                 self.sums[name][group] = self.sums[name].get(group, torch.zeros_like(total)) + total
-        self.count += size
+        self.count += examples.count
+        return True
 
-    def _add(self, node: fx.Node, x: Tensor, gradient: Tensor, size: int, slopes: dict[str, Tensor]) -> None:
+    def _add(
+        self, node: fx.Node, x: Tensor, gradient: Tensor, owners: Owners | None, slopes: dict[str, Tensor]
+    ) -> None:
         for group, dim, expr in self.places.at(node):
             for name, function in self.moments.items():
                 self.means[name].add(group, dim, expr, function(x, gradient))
-            if self.examples and dim != 0:
-                each = _examples((x * gradient).double().movedim(dim, 1)[:, :, None].flatten(2).sum(2), size)
-                if each is None:
-                    continue
-                rows = _by_example(group, expr, each.cpu())
+            if self.examples and owners is not None:
+                units = torch.from_numpy(axes.positions(expr, group.axis))
+                rows = owners.sums((x * gradient).double(), dim, units, group.size)
                 slopes[group.name] = slopes.get(group.name, torch.zeros_like(rows)) + rows
 
     def result(self) -> dict[Any, dict[str, Tensor]]:
         """Name -> group name -> [moments, group size]."""
         by_example = {name: {g: s / self.count for g, s in sums.items()} for name, sums in self.sums.items()}
         return {name: means.result() for name, means in self.means.items()} | by_example
-
-
-def _size(inputs: Inputs) -> int:
-    return next((len(x) for x in (*inputs.args, *inputs.kwargs.values()) if isinstance(x, Tensor) and x.dim()), 1)
-
-
-def _examples(rows: Tensor, size: int) -> Tensor | None:
-    """Rows by example, [examples, dimension]; None where they cannot be told apart.
-
-    Where a network flattened positions into the batch, as (examples, positions, d) to (examples x positions, d), an
-    example's rows follow each other.
-    """
-    if not size or len(rows) % size:
-        return None
-    return rows.view(size, len(rows) // size, -1).sum(1) if len(rows) != size else rows
-
-
-def _by_example(group: Group, expr: Any, rows: Tensor) -> Tensor:
-    """Sums [examples, dimension] over the entries of each index: [examples, group size]."""
-    where = torch.from_numpy(axes.positions(expr, group.axis))
-    mine = where >= 0
-    return torch.zeros(len(rows), group.size, dtype=rows.dtype).index_add_(1, where[mine], rows[:, mine])
 
 
 def _run(analysis: Analysis, inputs: Inputs, look: Any, step: Any = None, state: Any = None) -> list[Any]:

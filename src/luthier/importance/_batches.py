@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -61,31 +62,47 @@ def mean_loss(model: nn.Module, data: Iterable[Any], loss: str | Loss) -> float:
     measure, total, count = loss_function(loss), 0.0, 0
     with evaluating(model), torch.no_grad():
         for inputs, target in batches(data):
-            size = _size(inputs, target)
+            size = size_of(inputs, target)
             total += float(measure(model(*inputs.args, **inputs.kwargs), target)) * size
             count += size
     return total / count
 
 
-def _size(inputs: Inputs, target: Any) -> int:
-    """How many examples a batch holds, by its target, a tensor or several, else by its inputs."""
+def size_of(inputs: Inputs, target: Any) -> int:
+    """How many examples a batch counts for, by its target, a tensor or several, else by its inputs."""
     tensors = (x for x in (*pytree.tree_leaves(target), *inputs.leaves) if isinstance(x, Tensor) and x.dim())
     return next(map(len, tensors), 1)
 
 
+def examples_of(inputs: Inputs, target: Any) -> tuple[int, int]:
+    """How many examples go into the model, and along which dimension of its inputs they lie.
+
+    That is the first, or the second where only its size is that of a target, as in (time, examples, features).
+    """
+    first = next((x for x in inputs.leaves if isinstance(x, Tensor) and x.dim()), None)
+    if first is None:
+        return 1, 0
+    lengths = {len(t) for t in pytree.tree_leaves(target) if isinstance(t, Tensor) and t.dim()}
+    if lengths and len(first) not in lengths and first.dim() > 1 and first.shape[1] in lengths:
+        return first.shape[1], 1
+    return len(first), 0
+
+
+def lies(x: Any, count: int, at: int) -> int | None:
+    """The dimension of a tensor that holds the examples, those of the inputs lying along ``at``; None: none does."""
+    return next((d for d in range(at, -1, -1) if isinstance(x, Tensor) and x.dim() > d and x.shape[d] == count), None)
+
+
 def singly(inputs: Inputs, target: Any) -> Iterator[tuple[Inputs, Any]]:
     """A batch's examples, each as a batch of one."""
-    tensors = [x for x in (*inputs.args, *inputs.kwargs.values()) if isinstance(x, Tensor)]
-    count = len(tensors[0]) if tensors else 0
+    count, at = examples_of(inputs, target)
 
-    def part(value: Any, i: int) -> Any:
-        return value[i : i + 1] if isinstance(value, Tensor) and value.dim() and len(value) == count else value
+    def part(i: int, x: Tensor) -> Tensor:
+        dim = lies(x, count, at)
+        return x if dim is None else x.narrow(dim, i, 1)
 
     for i in range(count):
-        yield (
-            Inputs(tuple(part(x, i) for x in inputs.args), {k: part(x, i) for k, x in inputs.kwargs.items()}),
-            part(target, i),
-        )
+        yield inputs.map(partial(part, i)), pytree.tree_map_only(Tensor, partial(part, i), target)
 
 
 def loss_function(loss: str | Loss) -> Loss:

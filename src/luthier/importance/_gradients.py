@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from luthier.importance._batches import Loss, loss_function, requiring, singly
+from luthier.importance._batches import Loss, loss_function, requiring, singly, size_of
 from luthier.keys import Key
 from luthier.model import Analysis, axes
 from luthier.model.groups import Group, Occurrence
@@ -24,7 +24,7 @@ def _floating(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 class Gradients:
-    """The mean gradient of the loss by parameter, and the mean of its square.
+    """The mean gradient of the loss by parameter, and the mean of its square; batches count by their examples.
 
     Args:
         model: the network; its own gradients are left as they were.
@@ -39,18 +39,21 @@ class Gradients:
         self.count = 0
 
     def see(self, inputs: Inputs, target: Any) -> None:
-        for one, wanted in singly(inputs, target) if self.examples else [(inputs, target)]:
-            self._add(one, wanted)
+        if not self.examples:
+            self._add(inputs, target, size_of(inputs, target))
+            return
+        for one, wanted in singly(inputs, target):
+            self._add(one, wanted, 1)
 
-    def _add(self, inputs: Inputs, target: Any) -> None:
+    def _add(self, inputs: Inputs, target: Any, size: int) -> None:
         with requiring(self.parameters.values()):
             value = self.measure(self.model(*inputs.args, **inputs.kwargs), target)
             found = torch.autograd.grad(value, list(self.parameters.values()), allow_unused=True)
         for (first, second), g in zip(self.sums.values(), found, strict=True):
             if g is not None:
-                first += g.detach()
-                second += g.detach() ** 2
-        self.count += 1
+                first += size * g.detach()
+                second += size * g.detach() ** 2
+        self.count += size
 
     def result(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Parameter name -> (mean gradient, mean square)."""
@@ -74,7 +77,7 @@ class Curvature:
         self.count, self.generator = 0, key.generator("curvature")
 
     def see(self, inputs: Inputs, target: Any) -> None:
-        given = list(self.parameters.values())
+        given, size = list(self.parameters.values()), size_of(inputs, target)
         with requiring(given), sdpa_kernel(SDPBackend.MATH):
             value = self.measure(self.model(*inputs.args, **inputs.kwargs), target)
             slopes = torch.autograd.grad(value, given, create_graph=True, allow_unused=True)
@@ -82,10 +85,10 @@ class Curvature:
             bends = _products(slopes, signs, given)
         for (first, second), g, z, hz in zip(self.sums.values(), slopes, signs, bends, strict=True):
             if g is not None:
-                first += g.detach()
+                first += size * g.detach()
             if hz is not None:
-                second += z * hz.detach()
-        self.count += 1
+                second += size * z * hz.detach()
+        self.count += size
 
     def result(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Parameter name -> (mean gradient, diagonal of the Hessian)."""
@@ -107,18 +110,18 @@ class Gates:
         self.count, self.generator = 0, key.generator("gates")
 
     def see(self, inputs: Inputs, target: Any) -> None:
-        like = next(iter(self.parameters.values()))
+        like, size = next(iter(self.parameters.values())), size_of(inputs, target)
         gates = torch.ones(len(self.first), dtype=like.dtype, device=like.device, requires_grad=True)
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             faded = self._faded(gates)
             output = torch.func.functional_call(self.model, faded, inputs.args, inputs.kwargs)
             (slope,) = torch.autograd.grad(self.measure(output, target), gates, create_graph=True)
-            self.first += slope.detach().double().cpu()
+            self.first += size * slope.detach().double().cpu()
             for z in self._probes(gates):
                 (hz,) = _products([slope], [z], [gates])
                 if hz is not None:
-                    self.second += (z * hz).detach().double().cpu()
-        self.count += 1
+                    self.second += size * (z * hz).detach().double().cpu()
+        self.count += size
 
     def _probes(self, gates: Tensor) -> Iterable[Tensor]:
         if len(gates) <= MOST_EXACT:

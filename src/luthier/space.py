@@ -206,26 +206,20 @@ class Space:
             culprit = broken
         raise self.infeasible(culprit)
 
-    def infeasible(
-        self,
-        culprit: int,
-        got: str = f"{_TRIES:,} random combinations, all forbidden",
-        fix: str = "widen the constraint, or narrow the parameters' bounds to the allowed part",
-    ) -> UsageError:
+    def infeasible(self, culprit: int, **details: str) -> UsageError:
         """The error for a space in which nothing allowed can be found.
 
         Args:
             culprit: the predicate of ``where`` that forbade last.
-            got: what was looked at.
-            fix: what to do.
+            details: of the error, where they differ from those of random draws.
         """
-        return UsageError(
-            "no allowed combination was found in the space",
-            expected=f"one that satisfies where[{culprit}], {_source(self.where[culprit])}",
-            got=got,
-            cause="contradictory constraints, or an allowed part too small to hit",
-            fix=fix,
-        )
+        usual = {
+            "expected": f"one that satisfies where[{culprit}], {_source(self.where[culprit])}",
+            "got": f"{_TRIES:,} random combinations, all forbidden",
+            "cause": "contradictory constraints, or an allowed part too small to hit",
+            "fix": "widen the constraint, or narrow the parameters' bounds to the allowed part",
+        }
+        return UsageError("no allowed combination was found in the space", **{**usual, **details})
 
     def check(self, params: Mapping[str, Any]) -> Params:
         """Reads values given by a user: exactly the active parameters, each in its range, none forbidden.

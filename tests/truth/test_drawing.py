@@ -209,3 +209,36 @@ def test_a_study_whose_allowed_part_is_used_up_ends_with_a_warning():
     with pytest.warns(UserWarning, match="no more than 1 allowed"):
         study = lt.tune(lambda t: 0.0, space, minimize="loss", algorithm="random", trials=5, progress=False)
     assert [t.params for t in study.trials] == [{"m": "y"}]
+
+
+def test_a_grid_that_begins_in_a_forbidden_waste_goes_round_from_an_allowed_place():
+    names = {f"l{i}": lt.Choice(["skip", "a", "b", "c"]) for i in range(12)}
+    space = lt.Space(names, where=lambda p: sum(v == "skip" for v in p.values()) <= 2)
+    assert Grid().count(space) is None
+    grid = Grid()
+    found = [grid.ask(space, LOSS, [], [], 3, Key(0))[i] for i in range(3)]
+    done = [Trial(i, p, Status.COMPLETE, {"loss": 0.0}) for i, p in enumerate(found)]
+    found += grid.ask(space, LOSS, done, [], 30, Key(0))
+    assert found[3:] == Grid().ask(space, LOSS, done, [], 30, Key(7))
+    assert len({repr(p) for p in found}) == 33
+    assert all(space.allows(p) and list(p) == list(names) for p in found)
+
+
+def test_a_walk_that_starts_elsewhere_finds_the_same():
+    space = lt.Space(
+        a=lt.Int(0, 4),
+        b=lt.Choice([True, 1, "y"]),
+        c=lt.Float(0, 1).when(b=1),
+        where=lambda p: p["a"] != 1 or p["c"] > 0,
+    )
+    walk = Walk(space, 3, start={"a": 2, "b": 1, "c": 0.5})
+    turned, every = list(walk), list(Walk(space, 3))
+    assert turned[0] == {"a": 2, "b": 1, "c": 0.5}
+    assert sorted(map(repr, turned)) == sorted(map(repr, every))
+
+
+def test_a_grid_that_misses_the_allowed_part_says_how_many_it_looked_at():
+    space = lt.Space(a=lt.Int(1, 300), b=lt.Int(1, 300), where=lambda p: p["a"] * p["b"] == 240)
+    with pytest.raises(UsageError, match=r"25 listed combinations(.|\n)*miss the allowed part(.|\n)*Grid\(levels"):
+        Grid().ask(space, LOSS, [], [], 1, Key(0))
+    assert len(Grid(300).ask(space, LOSS, [], [], 99, Key(0))) == 20

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from luthier.errors import UsageError
+from luthier.parameters import label
 from luthier.space import Params, Predicate, Space
 
 _WALK = 200_000
@@ -70,14 +71,15 @@ class Walk:
         space: where to walk.
         levels: values per parameter that has more of them than can be listed.
         patience: how many forbidden branches in a row end the walk.
+        start: a listed combination to begin with; each parameter's values then go round in a circle.
 
     Attributes:
         culprit: the predicate that forbade last, by its index.
         lost: whether patience ran out.
     """
 
-    def __init__(self, space: Space, levels: int, patience: int = _WALK) -> None:
-        self.space, self.levels, self.patience = space, levels, patience
+    def __init__(self, space: Space, levels: int, patience: int = _WALK, start: Params | None = None) -> None:
+        self.space, self.levels, self.patience, self.start = space, levels, patience, start or {}
         self.culprit, self.lost = 0, False
         self._forbidden = 0
         self._steps = self._from(0, {}, tuple(range(len(space.where))))
@@ -85,9 +87,10 @@ class Walk:
     def __iter__(self) -> Iterator[Params]:
         return self._steps
 
-    def refusal(self) -> UsageError:
-        """The error for a walk that found nothing, or lost patience."""
-        return self.space.infeasible(self.culprit, f"{self._forbidden:,} listed combinations in a row, all forbidden")
+    def refusal(self, **details: str) -> UsageError:
+        """The error for a walk that found nothing, or lost patience; see :meth:`luthier.space.Space.infeasible`."""
+        got = f"{self._forbidden:,} listed combinations in a row, all forbidden"
+        return self.space.infeasible(self.culprit, **{"got": got, **details})
 
     def _from(self, depth: int, values: Params, rules: tuple[int, ...]) -> Iterator[Params]:
         space = self.space
@@ -105,7 +108,7 @@ class Walk:
             yield from self._from(depth + 1, values, rules)
             return
         undecided = frozenset(space.ordered[depth + 1 :])
-        for value in space[name].grid(self.levels):
+        for value in self._values(name):
             here = {**values, name: value}
             left, broken = self._judge(here, rules, undecided)
             if broken is None:
@@ -114,6 +117,15 @@ class Walk:
                 self._count(broken)
             if self.lost:
                 return
+
+    def _values(self, name: str) -> Iterable[Any]:
+        """A parameter's listed values, from the start's on."""
+        values = self.space[name].grid(self.levels)
+        if name not in self.start:
+            return values
+        listed, first = list(values), label(self.start[name])
+        at = next(i for i, v in enumerate(listed) if label(v) == first)
+        return listed[at:] + listed[:at]
 
     def _judge(
         self, values: Params, rules: tuple[int, ...], undecided: frozenset[str]

@@ -14,11 +14,12 @@ from luthier.objectives import Objectives
 from luthier.parameters import Structure
 from luthier.search import _fresh
 from luthier.search._walk import Walk
-from luthier.space import Params, Space
+from luthier.space import Float, Int, Params, Space
 from luthier.trial import Trial
 
 _COUNTED = 20_000
 _LISTED = 100_000
+_DRAWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Grid:
     """Every combination of listed values, in order, skipping what was tried; then it ends.
 
     Branches that a predicate of ``where`` forbids are left out whole, as soon as the parameters that it reads have
-    their values: put those first.
+    their values: put those first. Where the first 200,000 are all forbidden, it begins at an allowed one instead.
 
     When it helps: few parameters with few values each, or a table that must be complete.
     When it hurts: from four parameters on; most of its trials then repeat what others have shown.
@@ -71,24 +72,42 @@ class Grid:
         self._cache[:] = [place]
         found = place.next(n, taken)
         if not found and n > 0 and space.where and (place.walk.lost or not len(taken)):
-            _fresh.give_up(place.walk.refusal(), taken)
+            _fresh.give_up(place.refusal(), taken)
         return found
 
     def count(self, space: Space) -> int | None:
         """How many combinations there are; None: more than are worth counting."""
         _refuse_large(space)
-        found = sum(1 for _ in islice(Walk(space, self.levels), _COUNTED + 1))
-        return found if found <= _COUNTED else None
+        walk = Walk(space, self.levels)
+        found = sum(1 for _ in islice(walk, _COUNTED + 1))
+        return None if walk.lost or found > _COUNTED else found
 
 
 class _Place:
     """How far a walk has come: everything before is taken, or waits."""
 
     def __init__(self, space: Space, levels: int) -> None:
-        self.space, self.walk = space, Walk(space, levels)
-        self._steps: Iterator[Params] = iter(self.walk)
+        self.space, self.levels, self.walk = space, levels, Walk(space, levels)
+        self._steps = self._walked()
         self._skipped: set[_fresh.Label] = set()
         self._waiting: deque[Params] = deque()  # combinations that were proposed, and may not have been taken
+
+    def _walked(self) -> Iterator[Params]:
+        """The walk; one that loses patience before it finds anything begins again, at an allowed combination."""
+        found = None
+        for found in self.walk:
+            yield found
+        start = _drawn(self.space, self.levels) if found is None and self.walk.lost else None
+        if start is not None:
+            self.walk = Walk(self.space, self.levels, start=start)
+            yield from self.walk
+
+    def refusal(self) -> UsageError:
+        """The error for a grid in which nothing more is found."""
+        if all(p.size <= self.levels or not isinstance(p, Float | Int) for p in self.space.parameters.values()):
+            return self.walk.refusal()
+        cause = f"the listed values ({self.levels} of a number) miss the allowed part, or there is none"
+        return self.walk.refusal(cause=cause, fix="more of them, search.Grid(levels=...), or another algorithm")
 
     def still(self, taken: _fresh.Taken) -> bool:
         """Whether all that was skipped is still taken."""
@@ -107,6 +126,20 @@ class _Place:
             if len(found) == n:
                 break
         return [dict(p) for p in found]
+
+
+def _drawn(space: Space, levels: int) -> Params | None:
+    """A listed combination that is allowed, the same every time; None where draws do not hit one."""
+    generator = Key(0).generator("grid")
+    listed = {n: list(p.grid(levels)) for n, p in space.parameters.items()}
+    for _ in range(_DRAWS):
+        values: Params = {}
+        for name in space.ordered:
+            if space.is_active(name, values):
+                values[name] = listed[name][generator.integers(len(listed[name]))]
+        if space.allows(values):
+            return values
+    return None
 
 
 def _refuse_large(space: Space) -> None:

@@ -42,6 +42,18 @@ def test_the_size_is_said_before_and_is_right(tmp_path, top_k, expected):
     assert expected < file.stat().st_size < expected + 1024
 
 
+@pytest.mark.parametrize("top_k", [None, 2])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_size_is_right_in_other_precisions(tmp_path, dtype, top_k):
+    said, (x, y), cache = [], _data(), Cache(tmp_path, top_k)
+    answers = answers_over(_teacher().to(dtype), _loader(x.to(dtype), y), Layout(), cache, said.append)
+    (file,) = tmp_path.iterdir()
+    held = sum(part.numel() * part.element_size() for part in answers.parts)
+    assert held < file.stat().st_size < held + 1024
+    assert f"take {held:,} bytes" in said[0]
+    assert cache.bytes(40, (6,), dtype) == held
+
+
 def test_stored_outputs_are_the_teachers(tmp_path):
     x, y = _data()
     teacher = _teacher()

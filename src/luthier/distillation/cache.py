@@ -71,7 +71,7 @@ def answers_over(
 
     def compute() -> Tensor:
         if tell is not None:
-            size = cache.bytes(count, layout.outputs(first).shape[1:])
+            size = cache.bytes(count, layout.outputs(first).shape[1:], first.dtype)
             tell(f"the teacher's outputs for {count:,} examples take {size:,} bytes in {cache.folder}")
         return outputs_over(teacher, loader, layout)
 

@@ -19,7 +19,7 @@ from luthier.extras import need
 from luthier.files import whole
 from luthier.model.contents import as_bytes
 
-_NUMBER, _INDEX = 4, 4  # bytes of a stored number (float32) and of a class (int32)
+_INDEX = 4  # bytes of a stored class (int32)
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,18 @@ class Cache:
         if self.top_k is not None and (type(self.top_k) is not int or self.top_k < 1):
             raise UsageError("'top_k' is out of range", expected="a whole number >= 1, or None", got=repr(self.top_k))
 
-    def bytes(self, count: int, shape: Sequence[int]) -> int:
+    def bytes(self, count: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:
         """What a file will hold, without its header of about a kilobyte.
 
         Args:
             count: examples.
             shape: of one example's outputs, the classes first.
+            dtype: of the outputs.
         """
         classes, places = shape[0], count * math.prod(shape[1:])
         if self.top_k is None or self.top_k >= classes:
-            return places * classes * _NUMBER
-        return places * (self.top_k * (_NUMBER + _INDEX) + _NUMBER)
+            return places * classes * dtype.itemsize
+        return places * (self.top_k * (dtype.itemsize + _INDEX) + dtype.itemsize)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def stored(
     found = _read(path, key, sample, count) if path.exists() else None
     if found is not None:
         return found
-    _check_room(path, cache.bytes(count, first.movedim(class_dim, 1).shape[1:]))
+    _check_room(path, cache.bytes(count, first.movedim(class_dim, 1).shape[1:], first.dtype))
     answers = shortened(compute(), cache.top_k, class_dim)
     _write(path, key, answers)
     return answers

@@ -194,8 +194,8 @@ def allocate(
         group name -> sorted indices that stay; groups that stay whole are left out.
 
     Raises:
-        UsageError: not exactly one of ratio, threshold and budget; a ratio outside [0, 1); a pattern that
-            matches no group.
+        UsageError: not exactly one of ratio, threshold and budget; a threshold with an allocation that goes by shares;
+            a ratio outside [0, 1); a pattern that matches no group.
         BudgetError: even the least widths cost more.
     """
     given = [name for name, v in (("ratio", ratio), ("threshold", threshold), ("budget", budget)) if v is not None]
@@ -208,7 +208,7 @@ def allocate(
     if threshold is not None and (not isinstance(threshold, int | float) or math.isnan(threshold)):
         raise UsageError("the threshold is no number", expected="a score, such as 0.01", got=repr(threshold))
     groups = tuple(g for g in analysis.all_groups if g.name in scores)
-    chosen = get("threshold" if threshold is not None and method == "uniform" else method)
+    chosen = get(method) if threshold is None else _by_threshold(method)
 
     limits = CostLimits.of(analysis, {"macs": 0.5} if budget is None else budget, costs or {})
     saved = savings(groups, limits.used) if getattr(chosen, "needs_map", False) else {}
@@ -220,6 +220,24 @@ def allocate(
         asked = request(ratio if ratio is not None else 0.0)
         return _pick(asked, _rounded(groups, chosen.widths(asked), rounding))
     return _to_budget(limits, chosen, request, rounding)
+
+
+def _by_threshold(method: str | Allocation) -> Allocation:
+    """A threshold says itself how much goes where; an allocation of the user's own may look at it.
+
+    Raises:
+        UsageError: an allocation that goes by shares.
+    """
+    chosen = get("threshold" if method == "uniform" else method)
+    home = type(chosen).__module__
+    if home.startswith(f"{__name__}.") and home != f"{__name__}.threshold":
+        raise UsageError(
+            "a threshold and an allocation are two ways to say how much goes where",
+            expected="threshold= with allocate='uniform', the default",
+            got=f"allocate={method if isinstance(method, str) else type(method).__name__!r}",
+            fix="leave allocate= out, or give ratio= or budget= instead of threshold=",
+        )
+    return chosen
 
 
 def savings(groups: Iterable[Group], cost: Cost) -> dict[str, float]:

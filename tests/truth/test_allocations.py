@@ -271,4 +271,31 @@ def test_a_network_with_extra_state_has_a_map(tmp_path):
             analysis, {"0": torch.arange(4.0)}, lambda m: calls.append(m) or 1.0, cache=tmp_path / "m.json"
         )
     assert found.rises == {"0": (0.0,) * 4}
-    assert len(calls) == 5
+    assert len(calls) == 5 + 2  # the dense network and one removal are looked at again
+
+
+def test_a_kept_map_is_not_taken_for_another_measure_s(tmp_path):
+    torch.manual_seed(0)
+    model, x, y = chain(4, 6), torch.randn(32, 4), torch.randint(3, (32,))
+    analysis = analyse(model, x)
+    scores = importance.score(analysis, "l2")
+
+    def mapped(data, loss="cross_entropy", **how):
+        return measure_map(analysis, scores, lambda m: importance.mean_loss(m, data, loss), **how)
+
+    file = tmp_path / "map.json"
+    first = mapped([(x, y)], cache=file)
+    assert mapped([(x, y)], cache=file) == first
+    for data, loss in (([(x, (y + 1) % 3)], "cross_entropy"), ([(x, y)], "multi_margin_loss")):
+        assert mapped(data, loss, cache=file) == mapped(data, loss) != first
+    # a measure of the same dense value: one removal tells
+    dense = importance.mean_loss(model, [(x, y)], "cross_entropy")
+    mapped([(x, y)], cache=file)
+    assert measure_map(analysis, scores, lambda m: dense, cache=file).rises == {"0": (0.0,) * 4, "2": (0.0,) * 4}
+
+
+@pytest.mark.parametrize("method", ["global", "lamp", "family", "sensitivity", "knapsack", Knapsack()])
+def test_a_threshold_and_an_allocation_by_shares_are_refused_together(method):
+    x, y = torch.randn(8, 4), torch.randint(3, (8,))
+    with pytest.raises(UsageError, match="two ways to say"):
+        lt.prune_neurons(chain(4, 6), x, threshold=1.0, allocate=method, data=[(x, y)], loss="cross_entropy")

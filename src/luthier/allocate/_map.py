@@ -26,6 +26,7 @@ from luthier.model.groups import Group
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 _SHADES = " ░▒▓█"
 _FLAT = 1e-4
+_SAME = 1e-6
 _FAR = 3.0  # how much worse than anything measured it is taken to be when a group goes altogether
 
 
@@ -120,7 +121,8 @@ def measure_map(
         ratios: the shares to try, rising, in (0, 1).
         measure: what ``evaluate`` gives, for the picture.
         cache: a file that keeps the map; one of the same weights, scores, ratios and ``data`` is read instead.
-        data: names the data, such as their digest, for the cache.
+        data: names all that ``evaluate`` goes by, such as a digest of the data; where it is not given, a kept map is
+            read only if what is measured of the dense network, and of the removal that did most, is still the same.
 
     Raises:
         UsageError: ratios that do not rise, or a network whose own measure is no number.
@@ -138,10 +140,12 @@ def measure_map(
         raise UsageError("the ratios of a sensitivity map rise from 0 to 1", expected="0 < r1 < r2 ... < 1", got=shares)
     key = _key(analysis, scores, shares, measure, data)
     known = _read(cache, key)
-    if known is not None:
+    if known is not None and data:
         return known
     model = copy.deepcopy(analysis.model).eval()
     dense = evaluate(model)
+    if known is not None and _holds(known, dense, model, analysis, scores, evaluate):
+        return known
     if not math.isfinite(dense):
         raise UsageError("the network itself measures no number", expected="a finite measure", got=dense)
     rises = {}
@@ -151,6 +155,24 @@ def measure_map(
     if cache is not None:
         write_json(cache, {"key": key, **found.to_json()}, indent=None)
     return found
+
+
+def _holds(
+    known: SensitivityMap,
+    dense: float,
+    model: nn.Module,
+    analysis: Analysis,
+    scores: Mapping[str, Tensor],
+    evaluate: Callable[[nn.Module], float],
+) -> bool:
+    """Whether a kept map is one of this measure on these data: its first number, and that of the largest rise."""
+    if not math.isclose(dense, known.dense, rel_tol=_SAME):
+        return False
+    if not known.rises:
+        return True
+    rise, name, i = max((abs(r), name, i) for name, row in known.rises.items() for i, r in enumerate(row))
+    again = _rise(model, analysis.group(name), scores[name], known.ratios[i], evaluate)
+    return math.isclose(again, dense + known.rises[name][i], rel_tol=_SAME, abs_tol=_SAME * rise)
 
 
 def _finite(rises: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:

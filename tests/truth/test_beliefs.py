@@ -10,6 +10,7 @@ import luthier as lt
 from luthier import search
 from luthier.errors import UsageError
 from luthier.keys import Key
+from luthier.search import _net
 from luthier.search._belief import Belief, Prior
 from luthier.search._encode import Encoding
 from luthier.search._experience import agreement
@@ -142,6 +143,67 @@ def test_a_wrong_belief_is_overcome_within_thirty_trials(name):
 
 def _far(p) -> float:
     return (p["x"] - 0.2) ** 2 + (p["y"] - 0.3) ** 2
+
+
+def _mixed(belief: bool) -> lt.Space:
+    prior = {"w": 1024, "o": "d", "b": 16, "x": 1.0} if belief else {}
+    return lt.Space(
+        w=lt.Int(1, 1024, log=True, prior=prior.get("w")),
+        o=lt.Choice(["a", "b", "c", "d"], prior=prior.get("o")),
+        b=lt.Ordinal([1, 2, 4, 8, 16], prior=prior.get("b")),
+        x=lt.Float(0, 1, prior=prior.get("x")),
+    )
+
+
+def _curve(p) -> float:
+    """Far from that prior in every parameter it is best."""
+    wrong = {"a": 0.0, "b": 0.3, "c": 0.5, "d": 0.6}[p["o"]]
+    return abs(np.log2(p["w"]) - 4) / 6 + wrong + 0.1 * abs(np.log2(p["b"]) - 1) + (p["x"] - 0.2) ** 2
+
+
+@pytest.mark.parametrize("name", ["cmaes", "nsga2"])
+def test_a_wrong_belief_about_parameters_of_all_kinds_is_overcome(name):
+    found = []
+    for belief in (False, True):
+        best = []
+        for seed in range(16):
+            loop = lt.AskTell(_mixed(belief), algorithm=name, minimize="loss", seed=seed)
+            for _ in range(40):
+                trial = loop.ask()
+                loop.tell(trial, _curve(trial.params))
+            best.append(min(t.metrics["loss"] for t in loop.trials))
+        found.append(np.mean(best))
+    assert found[1] < found[0] + 0.15
+
+
+def _told(sign: float, count: int = 20) -> list[Trial]:
+    rng, space = np.random.default_rng(0), _mixed(False)
+    drawn = [space.draw(rng) for _ in range(count)]
+    return [Trial(i, p, Status.COMPLETE, {"loss": sign * float(_curve(p))}) for i, p in enumerate(drawn)]
+
+
+@pytest.mark.parametrize("name", ["random", "sobol", "nsga2"])
+def test_draws_are_uniform_once_results_deny_the_belief(name):
+    space, wanted = _mixed(True), lt.AskTell(_mixed(True), minimize="loss").objectives
+    generator = Key(5, 20).generator(name)
+    generator.random(space.width)  # for the rest of a suggestion
+    uniform = _net.point(5, 20, space.width) if name == "sobol" else generator.random(space.width)
+    denied, borne_out = (search.get(name).ask(space, wanted, _told(sign), [], 1, Key(5, 20)) for sign in (1.0, -1.0))
+    assert denied == [space.from_unit(uniform.tolist())]
+    assert borne_out != denied
+
+
+@pytest.mark.parametrize(("sign", "begins"), [(1.0, [0.5, 0.5, 0.5]), (-1.0, None)])
+def test_cma_begins_anew_in_the_middle_once_results_deny_where_it_began(sign, begins):
+    method, wanted = search.CMAES(population=10), lt.AskTell(_mixed(True), minimize="loss").objectives
+    method.ask(_mixed(True), wanted, _told(sign, 10), [], 1, Key(5, 10))
+    run = method._cache[0]
+    assert run.believes == (begins is None)
+    if begins is not None:
+        assert run.state.m.tolist() == begins
+        assert (run.state.sigma, run.state.g) == (0.25, 0)
+        assert run.shares[1].tolist() == [0.25] * 4
+        assert len(run.told) == 10
 
 
 def test_agreement_by_hand():

@@ -21,6 +21,7 @@ _DOUBT = 0.1  # share of a number's belief that is uniform
 _CHOSEN = 0.5  # probability of the believed option, beyond its uniform share
 _HALF = 10.0  # trials after which a belief has half its weight
 _STRENGTH = 10.0
+_DENIED = 0.3  # trust below which the trials speak against a belief
 _NODES = 512
 _TOP = 1.0 - 2.0**-53
 
@@ -138,11 +139,16 @@ class Belief:
             return None
         return self.space.from_unit(row.tolist())
 
-    def bend(self, trials: int) -> Bend | None:
-        """What turns uniform rows into believed ones after so many trials; None: nothing."""
+    def bend(self, trials: int, trust: float = 1.0) -> Bend | None:
+        """What turns uniform rows into believed ones after so many trials; None: nothing.
+
+        Args:
+            trials: how many there are.
+            trust: how far they bear the priors out, see :meth:`trust`; more than 1 counts as 1.
+        """
         if not self.priors:
             return None
-        weight, priors = _HALF / (_HALF + trials), self.priors
+        weight, priors = min(trust, 1.0) * _HALF / (_HALF + trials), self.priors
 
         def bent(unit: Array) -> Array:
             out = np.array(unit, dtype=float)
@@ -171,6 +177,18 @@ class Belief:
         expected = -self.log(*self.encoding.snap(rows)).sum(1)
         return agreement(expected / max(float(expected.std()), 1e-12), places)
 
+    def denied(self, rows: Array, places: Array) -> bool:
+        """Whether the trials speak against where a search begins: other studies' leaders, else the priors' modes.
+
+        Args:
+            rows: unit rows of the trials that ran, shape (r, d).
+            places: their places, 0 the best, shape (r,).
+        """
+        known = self.experience
+        if known is None or not len(known.leaders) or self.encoding is None:
+            return self.trust(rows, places) < _DENIED
+        return bool(known.weights(self.encoding.features(rows), places).sum() < _DENIED)
+
     def slope(self, rows: Array, active: NDArray[np.bool_]) -> Array:
         """Derivatives of :meth:`log`, shape (n, d)."""
         out = np.zeros(rows.shape)
@@ -191,8 +209,3 @@ def _prior(space: Space, name: str) -> Prior:
     unordered = parameter.to_json()["kind"] == "choice"
     mode = float(np.clip(parameter.to_unit(parameter.prior), 0.0, _TOP))
     return Prior(column, mode, int(parameter.size) if unordered else 0)
-
-
-def recall(belief: Belief | None, space: Space) -> Belief:
-    """The belief, or a new one where it is of another space."""
-    return belief if belief is not None and belief.space is space else Belief(space)

@@ -19,6 +19,8 @@ from luthier.search._encode import Encoding
 from luthier.space import Space
 from luthier.trial import Status, Trial
 
+_TELLING = 64  # trials that tell whether a belief holds; all pairs of them are looked at
+
 
 @dataclass(frozen=True)
 class Table:
@@ -100,12 +102,27 @@ class Memory:
         """The combinations that must not be proposed again."""
         return self._tried.taken(history, pending)
 
+    def taken_in(self, history: Sequence[Trial], pending: Sequence[Trial]) -> _fresh.Taken:
+        """The same, for those that only draw: where draws do not repeat, nothing is read."""
+        return self._tried.taken_in(self.space, history, pending)
+
+    def trust(self, history: Sequence[Trial]) -> float:
+        """How far the first results bear the priors out, see :meth:`luthier.search._belief.Belief.trust`."""
+        return self.belief.trust(*first_places(self.table(history))) if self.belief.priors else 1.0
+
 
 def _shared(old: list[Trial], new: list[Trial]) -> int:
     """How many trials two lists have in common at their beginning."""
     if len(old) <= len(new) and new[: len(old)] == old:
         return len(old)
     return next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a is not b), min(len(old), len(new)))
+
+
+def first_places(table: Table) -> tuple[Array, Array]:
+    """Unit rows of those of the first 64 trials that ran, shape (r, d), and their places, 0 the best, shape (r,)."""
+    first = table.take(slice(_TELLING))
+    told = first.take(first.ran)
+    return told.rows, np.argsort(ranking(told.losses, told.lack)).astype(float)
 
 
 def leaders(table: Table, count: int) -> NDArray[np.int64]:

@@ -144,7 +144,8 @@ class CMAES:
 
     The state is a function of the history alone: finished trials, in their order, make up the generations. Whole
     numbers keep a least probability to change; a category's probabilities move towards the better trials' values.
-    Permutations and subsets by sorted keys, which is weak. It starts at the priors' modes.
+    Permutations and subsets by sorted keys, which is weak. It starts at other studies' best or the priors' modes, and
+    afresh in the middle where a generation's results speak against them.
 
     When it helps: from some hundred trials on, numbers mostly, rugged or ill-conditioned functions.
     When it hurts: fewer than about 100 trials; spaces of categories, conditions, permutations and subsets.
@@ -211,6 +212,8 @@ class CMAES:
         while len(run.told) + run.strategy.lam <= len(trials):
             until = len(run.told) + run.strategy.lam
             run = run.after(table.take(slice(len(run.told), until)), trials[:until])
+            if run.believes and memory.belief.denied(*_memory.first_places(table.take(slice(until)))):
+                run = replace(_Run.start(memory, self.population, self.sigma, believes=False), told=run.told)
         return run
 
 
@@ -225,6 +228,7 @@ class _Run:
         state: distribution over them.
         shares: probabilities of each categorical dimension's values, by column.
         told: the trials that made it.
+        believes: whether it began where priors or other studies said.
     """
 
     memory: _memory.Memory
@@ -233,22 +237,24 @@ class _Run:
     state: State
     shares: dict[int, Array]
     told: list[Trial]
+    believes: bool
 
     @classmethod
-    def start(cls, memory: _memory.Memory, population: int | None, sigma: float) -> _Run:
+    def start(cls, memory: _memory.Memory, population: int | None, sigma: float, believes: bool = True) -> _Run:
         encoding, space = memory.encoding, memory.space
         numbers = np.flatnonzero(~encoding.categorical | encoding.structured)
         sizes = {space.slices[n].start: int(p.size) for n, p in space.parameters.items() if isinstance(p, Choice)}
         shares = {j: np.full(size, 1.0 / size) for j, size in sizes.items()}
         strategy = Strategy.of(max(len(numbers), 1), population or 4 + int(3 * math.log(len(encoding))))
         middle, belief = np.full(len(encoding), 0.5), memory.belief
-        guess = None if belief.silent else belief.guess(0, middle)
+        believes = believes and not belief.silent
+        guess = belief.guess(0, middle) if believes else None
         middle = middle if guess is None else guess
         for prior in belief.priors:
-            if prior.column in shares:
+            if believes and prior.column in shares:
                 shares[prior.column] = prior.shares(1.0)
         start = middle[numbers] if len(numbers) else middle[:1]
-        return cls(memory, strategy, numbers, State.start(start, sigma), shares, [])
+        return cls(memory, strategy, numbers, State.start(start, sigma), shares, [], believes)
 
     def draw(self, generator: np.random.Generator, n: int = 16) -> Array:
         """Unit rows, shape (n, d): the first that is allowed and new is taken."""

@@ -76,7 +76,7 @@ class NSGA2:
         self._cache[:] = [memory]
         parents = self._parents(memory.table(history))
         taken, found = memory.taken(history, pending), list[Params]()
-        trials = len(history) + len(pending)
+        trials, trust = len(history) + len(pending), memory.trust(history)
         for i in range(n):
             generator = key.for_trial(key.trial + i).generator("nsga2")
             started = trials + i >= self.population and len(parents) >= 2
@@ -86,7 +86,7 @@ class NSGA2:
             params = (
                 _fresh.suggested(memory.belief, trials + i, generator, taken)
                 or _fresh.first(memory.encoding, unit, taken)
-                or _fresh.draw(space, generator, taken, memory.belief.bend(trials + i))
+                or _fresh.draw(space, generator, taken, memory.belief.bend(trials + i, trust))
             )
             if params is None:
                 break

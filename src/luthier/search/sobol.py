@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from luthier.keys import Key
 from luthier.objectives import Objectives
-from luthier.search import _belief, _fresh, _net
+from luthier.search import _fresh, _memory, _net
 from luthier.space import Params, Space
 from luthier.trial import Trial
 
@@ -15,7 +15,7 @@ class Sobol:
     """A scrambled Sobol sequence: covers the space more evenly than random draws.
 
     Trial k gets point k, whatever came before. Where the point is forbidden or tried, a random draw takes its place.
-    Priors bend the points as they bend random draws.
+    Priors bend the points as they bend random draws, less where results speak against them.
 
     When it helps: a first look at a space, sensitivity studies, many workers.
     When it hurts: wherever results of earlier trials could teach something; permutations.
@@ -31,8 +31,7 @@ class Sobol:
     """
 
     def __init__(self) -> None:
-        self._tried = _fresh.Tried()
-        self._belief: _belief.Belief | None = None
+        self._memory: _memory.Memory | None = None
 
     def ask(
         self,
@@ -44,10 +43,11 @@ class Sobol:
         key: Key,
     ) -> list[Params]:
         """See :class:`luthier.search.Algorithm`."""
-        belief = self._belief = _belief.recall(self._belief, space)
-        taken, found = self._tried.taken_in(space, history, pending), list[Params]()
+        memory = self._memory = _memory.recall(self._memory, space, objectives)
+        belief, trust = memory.belief, memory.trust(history)
+        taken, found = memory.taken_in(history, pending), list[Params]()
         for i in range(key.trial, key.trial + n):
-            generator, bend = key.for_trial(i).generator("sobol"), belief.bend(i)
+            generator, bend = key.for_trial(i).generator("sobol"), belief.bend(i, trust)
             point = _net.point(key.seed, i, space.width)
             params: Params | None = _fresh.suggested(belief, i, generator, taken)
             params = params or space.from_unit((point if bend is None else bend(point)).tolist())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,10 @@ import torch
 from luthier.errors import StoreError, UsageError
 from luthier.files import whole
 
-_VERSION = 1
+_VERSION = 2
 
 Curve = list[dict[str, float]]
+OnEpoch = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Checkpoint:
             raise UsageError(
                 f"the checkpoint {self.path} belongs to another run",
                 expected="the same network, settings and losses",
-                got="a newer version" if version != _VERSION else "others",
+                got="a file of another version of Luthier" if version != _VERSION else "others",
                 fix="another path, or remove the file",
             )
         return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
 from itertools import islice, product
 
 import numpy as np
@@ -242,3 +244,21 @@ def test_a_grid_that_misses_the_allowed_part_says_how_many_it_looked_at():
     with pytest.raises(UsageError, match=r"25 listed combinations(.|\n)*miss the allowed part(.|\n)*Grid\(levels"):
         Grid().ask(space, LOSS, [], [], 1, Key(0))
     assert len(Grid(300).ask(space, LOSS, [], [], 99, Key(0))) == 20
+
+
+@pytest.mark.parametrize("one", [lt.Float(0, 1), lt.Int(0, 9), lt.Int(0, 10**9)])
+def test_the_clock_ends_a_search_for_the_first_allowed_combination_and_nothing_else(one, monkeypatch):
+    space = lt.Space(one=one, two=lt.Int(0, 10**6), where=lambda p: p["one"] == p["two"] == 0)
+    nothing, known = _fresh.Taken(set(), set()), _fresh.Taken(set(), set())
+    known.add({"one": 1, "two": 1})
+
+    def asked(taken):
+        return repr(_fresh.draw(space, Key(0).generator("x"), taken))
+
+    with pytest.warns() if one.size == math.inf else nullcontext():
+        usual = asked(known)
+    monkeypatch.setattr(_fresh, "_SECONDS", -1.0)
+    with pytest.raises(UsageError, match=r"got: +1 random(.|\n)*too slow"):
+        asked(nothing)
+    with pytest.warns() if one.size == math.inf else nullcontext():
+        assert asked(known) == usual

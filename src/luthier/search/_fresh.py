@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +24,11 @@ _MORE = 256  # draws in a space that is too large to walk through
 _WALKED = 200_000
 _PARENTS = 256  # known combinations that are moved
 _MOVES = 2_000
+_SECONDS = 60.0  # in which something allowed is to be found, if there is nothing yet
+_SLOW = {
+    "cause": "predicates too slow to be asked often, contradictory constraints, or an allowed part too small to hit",
+    "fix": "predicates of microseconds; wider constraints, or bounds narrowed to the allowed part",
+}
 
 Label = tuple[tuple[str, str], ...]
 
@@ -123,13 +129,17 @@ def draw(space: Space, generator: np.random.Generator, taken: Taken, bend: Bend 
         bend: turns uniform rows into believed ones.
 
     Raises:
-        UsageError: nothing in the space is allowed, or nothing that could be found, and nothing is known.
+        UsageError: nothing in the space is allowed, or nothing that could be found, and nothing is known. A minute
+            decides it where predicates are slow; where something is known, no clock changes what is proposed.
     """
     refusal: UsageError | None = None
+    until = math.inf if taken.known else time.monotonic() + _SECONDS
     for way in (_drawn,) if endless(space) else (_drawn, _first_unseen):
         try:
-            found, refusal = way(space, generator, taken, bend), None
+            found, refusal = way(space, generator, taken, bend, until), None
         except UsageError as lost:
+            if time.monotonic() > until:
+                raise UsageError(lost.what, **{**lost.details, **_SLOW}) from None
             found, refusal = _moved(space, generator, taken), lost
         if found is not None:
             return found
@@ -151,12 +161,14 @@ def give_up(refusal: UsageError, taken: Taken) -> None:
     warnings.warn(f"no more than {count:,} allowed combinations were found: {got}; wanted: {expected}", stacklevel=2)
 
 
-def _drawn(space: Space, generator: np.random.Generator, taken: Taken, bend: Bend | None) -> Params | None:
+def _drawn(
+    space: Space, generator: np.random.Generator, taken: Taken, bend: Bend | None, until: float
+) -> Params | None:
     """A uniform draw; None where many of them are all taken."""
     if endless(space):
-        return space.draw(generator, bend)
+        return space.draw(generator, bend, until)
     for _ in range(_MORE if _combinations(space) > _WALKED else _DRAWS):
-        params = space.draw(generator, bend)
+        params = space.draw(generator, bend, until)
         if params not in taken:
             return params
     return None
@@ -182,10 +194,12 @@ def _combinations(space: Space) -> float:
     return math.prod(float(p.size) for p in space.parameters.values())
 
 
-def _first_unseen(space: Space, generator: np.random.Generator, taken: Taken, bend: Bend | None) -> Params | None:
+def _first_unseen(
+    space: Space, generator: np.random.Generator, taken: Taken, bend: Bend | None, until: float
+) -> Params | None:
     """The first combination of a walk that is not taken; None where there is none."""
     largest = max((p.size for p in space.parameters.values() if math.isfinite(p.size)), default=1)
-    walk = Walk(space, levels=int(min(largest, _WALKED)) + len(taken) + 2)
+    walk = Walk(space, levels=int(min(largest, _WALKED)) + len(taken) + 2, until=until)
     for params in walk:
         if params not in taken:
             return params

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -72,14 +74,23 @@ class Walk:
         levels: values per parameter that has more of them than can be listed.
         patience: how many forbidden branches in a row end the walk.
         start: a listed combination to begin with; each parameter's values then go round in a circle.
+        until: ``time.monotonic()`` from which a forbidden branch ends the walk, too.
 
     Attributes:
         culprit: the predicate that forbade last, by its index.
         lost: whether patience ran out.
     """
 
-    def __init__(self, space: Space, levels: int, patience: int = _WALK, start: Params | None = None) -> None:
-        self.space, self.levels, self.patience, self.start = space, levels, patience, start or {}
+    def __init__(
+        self,
+        space: Space,
+        levels: int,
+        patience: int = _WALK,
+        start: Params | None = None,
+        until: float = math.inf,
+    ) -> None:
+        self.space, self.levels, self.patience = space, levels, patience
+        self.start, self.until = start or {}, until
         self.culprit, self.lost = 0, False
         self._forbidden = 0
         self._steps = self._from(0, {}, tuple(range(len(space.where))))
@@ -90,7 +101,7 @@ class Walk:
     def refusal(self, **details: str) -> UsageError:
         """The error for a walk that found nothing, or lost patience; see :meth:`luthier.space.Space.infeasible`."""
         got = f"{self._forbidden:,} listed combinations in a row, all forbidden"
-        return self.space.infeasible(self.culprit, **{"got": got, **details})
+        return self.space.infeasible(self.culprit, got, **details)
 
     def _from(self, depth: int, values: Params, rules: tuple[int, ...]) -> Iterator[Params]:
         space = self.space
@@ -145,4 +156,4 @@ class Walk:
     def _count(self, broken: int) -> None:
         self.culprit = broken
         self._forbidden += 1
-        self.lost = self._forbidden >= self.patience
+        self.lost = self._forbidden >= self.patience or time.monotonic() > self.until

@@ -12,6 +12,7 @@ from torch import nn
 
 import luthier as lt
 from luthier.errors import UsageError
+from luthier.measure.heads import keras_gives_probabilities
 from luthier.model.keras import KerasModule
 
 if importlib.util.find_spec("keras") is None:
@@ -111,6 +112,49 @@ def test_a_keras_model_scores_as_the_torch_module_of_the_same_weights(dense, dat
     batches = [tuple(t[:40] for t in data), tuple(t[40:] for t in data)]
     model, twin = (lt.evaluate(m, batches, names) for m in dense)
     assert model == pytest.approx(twin, abs=1e-5)
+
+
+@pytest.mark.parametrize("way", ["activation", "layer", "operation", "inside", "wrapped", "own"])
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_a_keras_head_that_gives_probabilities_is_scored_as_its_logits(keras, data, way, head):
+    keras.utils.set_random_seed(0)
+    layers, width = keras.layers, 3 if head == "softmax" else 1
+    start, dense = keras.Input((6,)), layers.Dense(width)
+    plain = keras.Model(start, dense(start))
+    copy = layers.Dense(width, activation=head)
+    model = {
+        "activation": lambda: keras.Model(start, copy(start)),
+        "layer": lambda: keras.Sequential([plain, layers.Activation(head)]),
+        "operation": lambda: keras.Model(start, getattr(keras.ops, head)(plain(start))),
+        "inside": lambda: keras.Sequential([keras.Input((6,)), keras.Sequential([keras.Input((6,)), copy])]),
+        "wrapped": lambda: KerasModule(keras.Model(start, copy(start))),
+        "own": lambda: _own(keras, plain, head),
+    }[way]()
+    if copy.built:
+        copy.set_weights(dense.get_weights())
+    model = KerasModule(keras.Model(start, copy(start))) if way == "wrapped" else model
+    y = data[1] if head == "softmax" else data[1] % 2
+    names = ["accuracy", "f1_macro", "auroc", "perplexity"]
+    expected = lt.evaluate(plain, (data[0], y), names)
+    assert lt.evaluate(model, (data[0], y), names) == pytest.approx(expected, abs=1e-5)
+    assert keras_gives_probabilities(model) == (way not in ("wrapped", "own"))
+    assert not keras_gives_probabilities(plain)
+
+
+def test_what_only_looks_like_a_head_gives_no_probabilities(keras):
+    layers = keras.layers
+    for last in (layers.LSTM(1, activation="sigmoid"), layers.Dense(1, activation="tanh")):
+        assert not keras_gives_probabilities(keras.Sequential([keras.Input((5, 3)), last]))
+    each = layers.TimeDistributed(layers.Dense(4, activation="softmax"))
+    assert keras_gives_probabilities(keras.Sequential([keras.Input((5, 3)), each]))
+
+
+def _own(keras, plain, head):
+    class Own(keras.Model):
+        def call(self, x):
+            return getattr(keras.ops, head)(plain(x))
+
+    return Own()
 
 
 def test_masks_hold_on_a_keras_model(dense, data):

@@ -8,14 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn import metrics as reference
-from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC, LinearSVC
 from torch import nn
 
 import luthier as lt
+from luthier.answers import Known
 from luthier.errors import LuthierError, UsageError
 from luthier.metrics import Metric, Transcript, metric, names
 from luthier.train import validate
@@ -97,7 +95,7 @@ def test_a_class_without_examples_is_left_out_of_the_mean_area_and_said(several,
     scores = outputs if several else outputs.softmax(1)
     expected = np.mean([reference.roc_auc_score(targets == c, scores[:, c]) for c in (0, 1, 3, 4)])
     with pytest.warns(UserWarning, match="class 2"):
-        assert metric("auroc")(outputs, asked) == pytest.approx(expected, abs=1e-6)
+        assert metric("auroc")(outputs, asked, Known(loss="bce")) == pytest.approx(expected, abs=1e-6)
     with pytest.warns(UserWarning, match="no AUROC"):
         assert math.isnan(metric("auroc")(outputs, torch.zeros_like(targets)))
 
@@ -193,23 +191,6 @@ def test_the_same_through_every_door(tmp_path):
         assert other == pytest.approx(scores[0], abs=1e-6)
 
 
-def test_estimators_bring_their_own_names_of_classes():
-    x, y = torch.randn(90, 4).numpy(), torch.randint(3, (90,)).numpy()
-    names_of = np.array(["cat", "dog", "eel"])
-    for estimator in (LogisticRegression(), LinearSVC(), RidgeClassifier(), make_pipeline(StandardScaler(), SVC())):
-        estimator.fit(x, names_of[y])
-        expected = reference.accuracy_score(names_of[y], estimator.predict(x))
-        assert lt.evaluate(estimator, (x, names_of[y]))["accuracy"] == pytest.approx(expected)
-    with pytest.raises(UsageError, match="not seen"):
-        lt.evaluate(estimator, (x, np.where(y == 0, "ant", names_of[y])))
-
-
-def test_regressors_are_scored_too():
-    x, y = torch.randn(90, 4).numpy(), torch.randn(90).numpy()
-    estimator = LinearRegression().fit(x, y)
-    assert lt.evaluate(estimator, (x, y), ["r2"])["r2"] == pytest.approx(estimator.score(x, y), abs=1e-6)
-
-
 @pytest.mark.parametrize(("name", "expected"), [("mse", 2.5), ("mae", 1.5)])
 def test_regression_metrics_by_hand(name, expected):
     assert metric(name)(torch.tensor([[1.0], [4.0]]), torch.tensor([2.0, 2.0])) == pytest.approx(expected)
@@ -277,6 +258,17 @@ def test_evaluate_gives_the_same_through_the_onnx_file(tmp_path):
     assert lt.evaluate(tmp_path / "a model.onnx", batches) == lt.evaluate(model, batches)
 
 
+def test_what_an_onnx_file_does_not_take_is_named(tmp_path):
+    model, x, y = nn.Linear(3, 2), torch.randn(40, 3), torch.zeros(40).long()
+    lt.export_onnx(model, tmp_path / "m.onnx", x[:4])
+    torch.onnx.export(model.eval(), (x[:16],), tmp_path / "held.onnx", verbose=False)
+    cases = [("m", (x[:, :2], y), "Expected: 3"), ("m", [(x, x, y)], r"\(40, 3\), \(40, 3\)"),
+             ("m", [{"foo": x, "labels": y}], "foo"), ("held", [(x, y)], "batches of 16")]  # fmt: skip
+    for name, data, word in cases:
+        with pytest.raises(UsageError, match=word):
+            lt.evaluate(tmp_path / f"{name}.onnx", data)
+
+
 def test_evaluate_leaves_the_mode_as_it_was():
     net = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(2)).train()
     net[1].eval()
@@ -300,6 +292,11 @@ def test_a_function_of_ones_own_is_a_metric(answers):
         (lambda: lt.evaluate(nn.Identity(), [torch.zeros(2)], ["accuracy"]), "cannot be read"),
         (lambda: lt.evaluate(nn.Identity(), [(torch.eye(2), torch.tensor([0, 1]))], ["acuracy"]), "accuracy"),
         (lambda: lt.evaluate(42, [(torch.eye(2), torch.tensor([0, 1]))]), "no model"),
+        (
+            lambda: lt.evaluate(nn.Identity(), (torch.eye(2) * 3, torch.tensor([0, 1])), outputs="probabilities"),
+            "0 to 1",
+        ),
+        (lambda: lt.evaluate(nn.Identity(), (torch.eye(2), torch.tensor([0, 1])), outputs="probs"), "probabilities"),
         (lambda: lt.evaluate("nowhere.onnx", [(torch.eye(2), torch.tensor([0, 1]))]), "no file"),
         (lambda: lt.evaluate(nn.Identity(), [(torch.eye(2), torch.tensor([0, 5]))]), "classes"),
         (lambda: Metric("x", lambda o, t: 0.0, "up"), "direction"),

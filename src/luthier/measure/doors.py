@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from luthier.batch import Batch, device_of, outputs_of
+from luthier.batch import Batch, as_loader, device_of, outputs_of
 from luthier.errors import UsageError
+from luthier.measure.estimators import Estimator
+from luthier.measure.heads import Watch, keras_gives_probabilities, onnx_gives_probabilities
 from luthier.measure.runtime import Session
 from luthier.model.evaluating import evaluating
 from luthier.model.keras import inner_of, is_keras
@@ -29,12 +31,14 @@ class Door:
 
     Attributes:
         predict: a batch's outputs, on the CPU.
-        classes: what its classes are called, for targets that are names or numbers of another order.
+        outputs: what they are, once asked: "logits", "probabilities" or "numbers", see :class:`luthier.answers.Known`.
+        read: turns what a user gave as data into what ``predict`` takes.
         mode: what the model is put into meanwhile.
     """
 
     predict: Predict
-    classes: NDArray[Any] | None = None
+    outputs: Callable[[], str]
+    read: Callable[[Any], Iterable[Any]] = as_loader
     mode: AbstractContextManager[Any] = nullcontext()  # noqa: RUF009
 
 
@@ -49,15 +53,15 @@ def door(model: Any) -> Door:
         UsageError: none of these.
     """
     if isinstance(model, str | Path):
-        return Door(_through_onnx(Path(model)))
+        return _through_onnx(Path(model))
     inner = inner_of(model)
     if is_keras(inner):
-        return Door(_through_keras(inner))
+        return _through_keras(inner)
     if isinstance(inner, nn.Module):
-        return Door(_through_torch(inner), mode=evaluating(inner))
+        return _through_torch(inner)
     if hasattr(model, "predict") and hasattr(model, "get_params"):
-        classes = getattr(model, "classes_", None)
-        return Door(_through_estimator(model), classes if isinstance(classes, np.ndarray) else None)
+        estimator = Estimator(model)
+        return Door(estimator.predict, lambda: estimator.outputs, estimator.read)
     raise UsageError(
         "this is no model",
         expected="a torch.nn.Module, the path of an .onnx file, a Keras model or a scikit-learn estimator",
@@ -65,27 +69,61 @@ def door(model: Any) -> Door:
     )
 
 
-def _through_torch(model: nn.Module) -> Predict:
-    device = device_of(model)
+def _through_torch(model: nn.Module) -> Door:
+    device, watch = device_of(model), Watch()
 
     def predict(batch: Batch) -> Tensor:
-        return outputs_of(batch.to(device).run(model)).cpu()
+        given = batch.to(device)
+        with watch.looking() as seen:
+            outputs = outputs_of(given.run(model))
+            seen.append(outputs)
+        return outputs.cpu()
 
-    return predict
+    return Door(predict, lambda: _kind(watch.probabilities), mode=evaluating(model))
 
 
-def _through_onnx(path: Path) -> Predict:
+def _kind(probabilities: bool | None) -> str:
+    return "probabilities" if probabilities else "logits"
+
+
+def _through_onnx(path: Path) -> Door:
     session = Session(path)
 
     def predict(batch: Batch) -> Tensor:
-        inputs = [batch.named[name] for name in session.names] if batch.named else batch.inputs
-        return torch.from_numpy(session(*inputs)[session.main])
+        return torch.from_numpy(_run(session, batch)[session.main])
 
-    return predict
+    return Door(predict, lambda: _kind(onnx_gives_probabilities(path, session.main)))
 
 
-def _through_keras(model: Any) -> Predict:
+def _run(session: Session, batch: Batch) -> list[NDArray[Any]]:
+    """The file's outputs.
+
+    Raises:
+        UsageError: inputs of other names, number, shapes or types than the file takes.
+    """
+    given = batch.named or dict(zip(session.names, batch.inputs, strict=False))
+    cause = fix = None
+    if set(session.names) <= set(given) and len(batch.inputs) <= len(session.names):
+        try:
+            return session(*(given[name] for name in session.names))
+        except Exception as error:  # ONNX Runtime's own have no common base
+            cause = " ".join(str(error).split())[:200]
+        held, size = session.shapes[0][0], len(given[session.names[0]])
+        if isinstance(held, int) and held != size:
+            cause = f"the file holds its batch size: {held}, not {size}"
+            fix = f"batches of {held} and no other last one, or a file from luthier.export_onnx, which leaves it free"
+    raise UsageError(
+        "the ONNX file does not take these inputs",
+        expected={n: tuple(s) for n, s in zip(session.names, session.shapes, strict=True)},
+        got={n: tuple(x.shape) for n, x in batch.named.items()} or [tuple(x.shape) for x in batch.inputs],
+        cause=cause,
+        fix=fix,
+    )
+
+
+def _through_keras(model: Any) -> Door:
     """With any of its backends; what the layers do in training is off."""
+    watch = Watch()
 
     def predict(batch: Batch) -> Tensor:
         inputs: Any = dict(batch.named) or batch.inputs
@@ -94,68 +132,17 @@ def _through_keras(model: Any) -> Predict:
             given: Any = arrays[0] if len(arrays) == 1 else arrays
         else:
             given = {name: _array(x) for name, x in inputs.items()}
-        result = model(given, training=False)
-        if isinstance(result, dict):
-            result = result.get("logits", next(iter(result.values())))
-        first = result[0] if isinstance(result, tuple | list) else result
+        with watch.looking() as seen:
+            result = model(given, training=False)
+            if isinstance(result, dict):
+                result = result.get("logits", next(iter(result.values())))
+            first = result[0] if isinstance(result, tuple | list) else result
+            seen += [first] if isinstance(first, Tensor) else []
         keras = sys.modules["keras"]
         return torch.from_numpy(np.array(keras.ops.convert_to_numpy(first)))
 
-    return predict
-
-
-def _through_estimator(model: Any) -> Predict:
-    """Log probabilities where it gives any, so that their softmax is the probabilities; decisions; or predictions.
-
-    The class that it predicts is the largest always: some estimators (support vector machines) predict by other rules
-    than by what they give for each class.
-    """
-    classes = getattr(model, "classes_", None)
-
-    def predict(batch: Batch) -> Tensor:
-        x = _array(batch.inputs[0])
-        predicted = np.asarray(model.predict(x))
-        if not isinstance(classes, np.ndarray):
-            return torch.from_numpy(predicted.astype(np.float64))
-        chosen = predicted[:, None] == classes
-        scores = _scores(model, x, chosen)
-        other = ~chosen[np.arange(len(scores)), scores.argmax(1)][:, None]
-        above = np.nextafter(scores.max(1, keepdims=True), np.inf)
-        return torch.from_numpy(np.where(chosen & other, above, scores))
-
-    return predict
-
-
-def _scores(model: Any, x: NDArray[Any], chosen: NDArray[Any]) -> NDArray[Any]:
-    """What a classifier gives for each class, shape (n, classes)."""
-    if hasattr(model, "predict_proba"):
-        with np.errstate(divide="ignore"):
-            return np.log(np.asarray(model.predict_proba(x), dtype=np.float64)).clip(min=-1e4)
-    if not hasattr(model, "decision_function"):
-        return chosen.astype(np.float64)
-    given = np.asarray(model.decision_function(x), dtype=np.float64)
-    if given.ndim == 1:
-        return np.stack([-given / 2, given / 2], 1)
-    return given if given.shape == chosen.shape else chosen.astype(np.float64)
+    return Door(predict, lambda: _kind(watch.probabilities or keras_gives_probabilities(model)))
 
 
 def _array(x: Any) -> NDArray[Any]:
     return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
-
-
-def as_numbered(target: Any, classes: NDArray[Any]) -> Tensor:
-    """Targets, by name, as numbers of the estimator's classes.
-
-    Raises:
-        UsageError: one that the estimator has not seen.
-    """
-    names = _array(target)
-    index = np.searchsorted(classes, names).clip(max=len(classes) - 1)
-    unseen = np.asarray(classes)[index] != names
-    if unseen.any():
-        raise UsageError(
-            "the targets hold a class that the estimator has not seen",
-            expected=f"one of {list(classes)}",
-            got=repr(names[unseen].flat[0]),
-        )
-    return torch.from_numpy(index)

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from luthier.answers import Known, name_of_loss
-from luthier.batch import Layout, Target, as_loader, outputs_of, read_batches
-from luthier.measure.doors import Predict, as_numbered, door
+from luthier.batch import Batch, Layout, Target, outputs_of, read_batches
+from luthier.errors import unknown
+from luthier.measure.doors import Predict, door
 from luthier.metrics import Metric, read_metrics, score
 from luthier.sequences import joined
 
 __all__ = ["collect", "evaluate", "outputs_of"]
+
+_OUTPUTS = ("auto", "logits", "probabilities")
 
 
 def collect(predict: Predict, loader: Iterable[Any], layout: Layout | None = None) -> tuple[Tensor, Target]:
@@ -24,7 +27,7 @@ def collect(predict: Predict, loader: Iterable[Any], layout: Layout | None = Non
     with torch.inference_mode():
         for batch in read_batches(loader, layout=layout):
             outputs.append(layout.outputs(predict(batch)))
-            targets.append(batch.to("cpu").target)
+            targets.append(Batch((), batch.target).to("cpu").target)
     return joined(outputs, targets)
 
 
@@ -35,6 +38,7 @@ def evaluate(
     *,
     targets: int = 1,
     class_dim: int = 1,
+    outputs: str = "auto",
     loss: Any = None,
 ) -> dict[str, float]:
     """Metrics of a model over data: the same names, and for the same outputs the same numbers, for every kind of model.
@@ -42,11 +46,15 @@ def evaluate(
     Args:
         model: a torch module, a result with ``.model``, the path of an ONNX file, a Keras 3 model, or a fitted
             scikit-learn estimator (its log probabilities, decisions or predictions are the outputs).
-        loader: batches of (input, ..., target) or dicts with "labels", or a pair of tensors or arrays.
+        loader: batches of (input, ..., target) or dicts with "labels", or a pair of tensors or arrays; for an estimator
+            inputs are whatever its ``predict`` takes: data frames, texts, sparse matrices.
         metrics: names (see :func:`luthier.metrics.names`), or functions of (outputs, target), which see no padding:
             batches that differ in length are laid out flat, see :func:`luthier.sequences.joined`.
         targets: how many tensors at the end of a batch are its target, as in :class:`luthier.Task`.
         class_dim: the dimension of the outputs that holds the classes; -1 for (n, positions, classes).
+        outputs: what metrics of classes take the outputs for: "logits", or "probabilities" of classes or of yes; "auto"
+            finds out whether they come straight from a softmax or a sigmoid: from a torch module while it runs, from
+            a Keras model's last layer, from an ONNX file's last node. Other metrics see the outputs as they are.
         loss: what the model learns by, as in :class:`luthier.Task`. It says whether targets of the outputs' shape are
             shares of classes ("cross_entropy") or answers to yes/no questions ("bce"); where it does not, see
             :func:`luthier.answers.read_questions`.
@@ -55,27 +63,16 @@ def evaluate(
         metric name -> value, over the whole data set (not an average of batches).
 
     Raises:
-        UsageError: an empty loader, an unknown metric, something that is no model, or batches of different lengths
-            that cannot be laid out.
+        UsageError: an empty loader, an unknown metric, something that is no model, inputs or targets that do not fit,
+            or batches of different lengths that cannot be laid out.
 
     Example:
         >>> evaluate(torch.nn.Identity(), [(torch.eye(3), torch.tensor([0, 1, 1]))], ["accuracy"])
         {'accuracy': 0.666...}
     """
+    if outputs not in _OUTPUTS:
+        raise unknown("kind of outputs", str(outputs), _OUTPUTS)
     wanted, how = read_metrics(metrics), door(model)
-    if how.classes is not None:
-        loader = _numbered(loader, how.classes)
     with how.mode:
-        outputs, target = collect(how.predict, as_loader(loader), Layout(targets, class_dim))
-    return score(wanted, outputs, target, Known(loss=name_of_loss(loss)))
-
-
-def _numbered(data: Any, classes: Any) -> Any:
-    """Data whose targets are numbers of an estimator's classes."""
-    if isinstance(data, tuple | list) and len(data) == 2 and not isinstance(data[0], tuple | list | dict):
-        return _plain(data[0]), as_numbered(data[1], classes)
-    return [(*item[:-1], as_numbered(item[-1], classes)) for item in data]
-
-
-def _plain(inputs: Any) -> Any:
-    return inputs.to_numpy() if hasattr(inputs, "to_numpy") else inputs
+        found, target = collect(how.predict, how.read(loader), Layout(targets, class_dim))
+    return score(wanted, found, target, Known(how.outputs() if outputs == "auto" else outputs, name_of_loss(loss)))

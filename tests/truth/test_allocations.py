@@ -299,3 +299,13 @@ def test_a_threshold_and_an_allocation_by_shares_are_refused_together(method):
     x, y = torch.randn(8, 4), torch.randint(3, (8,))
     with pytest.raises(UsageError, match="two ways to say"):
         lt.prune_neurons(chain(4, 6), x, threshold=1.0, allocate=method, data=[(x, y)], loss="cross_entropy")
+
+
+def test_a_budget_that_multiples_stand_in_the_way_of_says_so():
+    analysis = analyse(chain(16, 16), torch.zeros(1, 4))
+    scores = importance.score(analysis, "l2")
+    with pytest.raises(BudgetError, match="multiples of 16: multiple=1"):
+        allocate(analysis, scores, budget={"macs": 0.5}, rounding=allocations.Rounding(16))
+    with pytest.raises(BudgetError) as plain:
+        allocate(analysis, scores, budget={"macs": 0.001})
+    assert "multiple" not in str(plain.value)

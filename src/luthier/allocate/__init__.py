@@ -210,7 +210,7 @@ def allocate(
     groups = tuple(g for g in analysis.all_groups if g.name in scores)
     chosen = get(method) if threshold is None else _by_threshold(method)
 
-    limits = CostLimits.of(analysis, {"macs": 0.5} if budget is None else budget, costs or {})
+    limits = CostLimits.of(analysis, {"macs": 0.5} if budget is None else budget, costs or {}, rounding.multiple)
     saved = savings(groups, limits.used) if getattr(chosen, "needs_map", False) else {}
 
     def request(share: Ratio) -> Request:

@@ -26,14 +26,18 @@ class CostLimits:
         costs: name -> cost of a cut.
         limits: name -> the largest cost.
         dense: name -> the cost without a cut.
+        multiple: what widths are multiples of.
     """
 
     costs: Mapping[str, Cost]
     limits: Mapping[str, float]
     dense: Mapping[str, float]
+    multiple: int = 1
 
     @classmethod
-    def of(cls, analysis: Analysis, shares: Mapping[str, float], more: Mapping[str, Cost]) -> CostLimits:
+    def of(
+        cls, analysis: Analysis, shares: Mapping[str, float], more: Mapping[str, Cost], multiple: int = 1
+    ) -> CostLimits:
         """Reads ``{"macs": 0.5}``.
 
         Raises:
@@ -59,7 +63,8 @@ class CostLimits:
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
                 raise UsageError("a budget is the share that may be left", expected="0 < budget <= 1", got=repr(share))
         dense = {name: float(known[name]({})) for name in shares}
-        return cls({n: known[n] for n in shares}, {n: s * dense[n] for n, s in shares.items()}, dense)
+        limits = {name: share * dense[name] for name, share in shares.items()}
+        return cls({n: known[n] for n in shares}, limits, dense, multiple)
 
     def used(self, keep: KeepByName) -> float:
         """The cost as a share of its limit, the largest of all; at most 1 is within."""
@@ -72,11 +77,12 @@ class CostLimits:
     def refusal(self, keep: KeepByName) -> BudgetError:
         """The error for a budget that the least widths still miss."""
         wanted = {name: limit / self.dense[name] for name, limit in self.limits.items()}
+        finer = f", or let widths go below multiples of {self.multiple}: multiple=1" if self.multiple > 1 else ""
         return BudgetError(
             "no cut meets this budget",
             expected=", ".join(f"{k} <= {v:g}" for k, v in wanted.items()),
             got=", ".join(f"{k} = {v:.3f}" for k, v in self.shares(keep).items()) + " with every width at its least",
-            fix="ask for less, protect fewer modules, or cut along more axes",
+            fix=f"ask for less, protect fewer modules, or cut along more axes{finer}",
         )
 
 

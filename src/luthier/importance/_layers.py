@@ -13,7 +13,7 @@ from luthier.errors import UsageError
 from luthier.importance._batches import gather
 from luthier.model.trace import Inputs
 
-Hook = Callable[[nn.Module, tuple[Any, ...]], None]
+Hook = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -41,7 +41,7 @@ class _Watched:
         self.counts: dict[str, int] = {}
 
     def watch(self, inputs: Inputs, hook: Callable[[str], Hook]) -> None:
-        handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in self.layers.items()]
+        handles = [layer.register_forward_pre_hook(hook(name), with_kwargs=True) for name, layer in self.layers.items()]
         try:
             with torch.no_grad():
                 self.model(*inputs.args, **inputs.kwargs)
@@ -57,6 +57,12 @@ class _Watched:
         return {name: total / self.counts[name] for name, total in self.sums.items()}
 
 
+def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """What a layer is called with, by place or by name."""
+    given: Tensor = args[0] if args else kwargs["input"]
+    return given.detach()
+
+
 class InputNorms:
     """The root mean square of each input of each layer."""
 
@@ -67,8 +73,8 @@ class InputNorms:
         self.watched.watch(inputs, self._hook)
 
     def _hook(self, name: str) -> Hook:
-        def look(layer: nn.Module, args: tuple[Any, ...]) -> None:
-            x = args[0].detach().double()
+        def look(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = _given(args, kwargs).double()
             weight: Any = layer.weight
             last = -1 if isinstance(layer, nn.Linear) else -(weight.dim() - 1)
             flat = x.movedim(last, 0).flatten(1)
@@ -114,8 +120,8 @@ class Covariances:
         self.watched.watch(inputs, self._hook)
 
     def _hook(self, name: str) -> Hook:
-        def look(layer: nn.Module, args: tuple[Any, ...]) -> None:
-            patches = patches_of(layer, args[0].detach())
+        def look(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            patches = patches_of(layer, _given(args, kwargs))
             if patches is not None:
                 if self.constant:
                     patches = torch.cat([patches, torch.ones_like(patches[:, :1])], 1)

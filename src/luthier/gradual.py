@@ -21,10 +21,10 @@ M = TypeVar("M")
 
 
 class GradualPruning:
-    """Prunes while training: ``fit(..., on_epoch=GradualPruning(...), keep="last")``.
+    """Prunes while training: ``fit(..., on_epoch=GradualPruning(...))``.
 
-    Masks are set anew after every epoch; ``keep="best"`` would bring back an earlier epoch with its fewer zeros. In a
-    loop of your own call it with a step's number as often as you like.
+    Masks are set anew after every epoch; with ``keep="best"`` only epochs since they last grew are among those to keep.
+    In a loop of your own call it with a step's number as often as you like.
 
     Args:
         model: the network in training; masks are put on it at once.
@@ -130,6 +130,14 @@ class Rewind:
         if epoch == self.at and self.state is None:
             self.state = _without_masks(self.model)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The weights that are kept, so that a run's checkpoint holds them."""
+        return {} if self.state is None else self.state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes kept weights back, where there are some."""
+        self.state = dict(state) or self.state
+
     def onto(self, pruned: M) -> M:
         """Puts the early weights, biases and statistics where they were; what is removed stays removed.
 
@@ -145,7 +153,11 @@ class Rewind:
             UsageError: the step has not come yet, or the network is another one.
         """
         if self.state is None:
-            raise UsageError(f"step {self.at} has not come yet", fix="pass it as on_epoch= and train past that step")
+            raise UsageError(
+                f"step {self.at} has not come yet",
+                cause="a run that went on from a checkpoint, with this inside a function of your own as on_epoch=",
+                fix="pass it as on_epoch= itself, and train past that step",
+            )
         network = inner_of(pruned)
         with torch.no_grad():
             for name, value in self.state.items():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +14,8 @@ import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -287,3 +291,25 @@ def choose(progress: bool | Progress) -> Progress:
     if isinstance(progress, bool):
         return Shown() if progress else Quiet()
     return progress
+
+
+@contextmanager
+def progress_bar(
+    epochs: int, metric: str, show: bool, title: str = "training"
+) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """A live bar over epochs, with the newest loss and validation score."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[scores]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, disable=not show) as bar:
+        row = bar.add_task(title, total=epochs, scores="")
+
+        def tell(epoch: int, scores: Mapping[str, float]) -> None:
+            text = f"loss {scores.get('loss', math.nan):.3f}  {metric} {scores.get(metric, math.nan):.4f}"
+            bar.update(row, completed=epoch, scores=text)
+
+        yield tell

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -13,21 +13,35 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from luthier.batch import Batch, check_precision, device_of, outputs_of
-from luthier.checkpoint import Checkpoint, Curve, Record, key_of, random_state, seed_streams, seeded, set_random_state
+from luthier.checkpoint import (
+    Checkpoint,
+    Curve,
+    OnEpoch,
+    Record,
+    key_of,
+    random_state,
+    seed_streams,
+    seeded,
+    set_random_state,
+)
 from luthier.devices import Devices, One, as_devices, mixed_type
 from luthier.errors import ObjectiveError, UsageError
+from luthier.fitting import scalar
+from luthier.mask import masks_of
 from luthier.measure.quality import evaluate
 from luthier.model.keras import give_back, network_of
+from luthier.norms import has_batch_norm
+from luthier.norms import recalibrate as recalibrate
 from luthier.optimizer import make_optimizer
+from luthier.progress import progress_bar
 from luthier.recipe import Recipe, rate
 from luthier.task import Task
+from luthier.trial import TrialStopped
 
 StepLoss = Callable[[nn.Module, Batch], Tensor]
-OnEpoch = Callable[[int, Mapping[str, float]], None]
 M = TypeVar("M")
 
 _APART = 1_000_003  # more than there are processes
@@ -38,7 +52,7 @@ def task_loss(task: Task) -> StepLoss:
     function = task.loss_function
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        return function(outputs_of(batch.run(model)), batch.target)
+        return scalar(task.loss, function(outputs_of(batch.run(model)), batch.target))
 
     return loss
 
@@ -135,7 +149,7 @@ class Trainer:
             check_precision(self.model, batch)
             if hasattr(self.loss, "done"):
                 self.loss.done = min(1.0, self.step / self.steps)
-            loss = self.loss(self.run_model, batch)
+            loss = self._loss_of(batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ObjectiveError(
@@ -145,6 +159,19 @@ class Trainer:
             )
         self.devices.backward(self.scaler.scale(loss * share))
         return value
+
+    def _loss_of(self, batch: Batch) -> Tensor:
+        try:
+            return self.loss(self.run_model, batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UsageError(
+                "batch norm has one number in each channel, which has no spread",
+                expected="two examples or more in each batch, where features have no extent (1 x 1)",
+                got=f"a batch of {batch.size}",
+                fix="another batch_size, or a DataLoader with drop_last=True",
+            ) from error
 
     def _update(self) -> None:
         for group in self.optimizer.param_groups:
@@ -159,32 +186,53 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
 
-    def run(self, on_epoch: OnEpoch | None = None) -> Curve:
+    def run(self, on_epoch: OnEpoch | None = None, tell: OnEpoch | None = None) -> Curve:
         """Trains to the end, from the checkpoint's epoch on where there is one.
 
         Args:
             on_epoch: called after each epoch with its number (from 1) and its scores; may raise to end training.
+            tell: called before that with the same, to show it.
 
         Returns:
             for each epoch the mean training loss ("loss") and the validation metrics.
+
+        Raises:
+            ObjectiveError: the loss or the main metric is no longer a number; the model is then in evaluation mode, at
+                the best epoch before, if that was to be kept.
         """
         record = Record()
-        with seeded(self.recipe.seed + self.devices.rank):
-            saved = self._open()
-            if saved is not None:
-                record = self._restore(saved)
-            for epoch in range(len(record.curve) + 1, self.recipe.epochs + 1):
-                if self._ended(record):
-                    break
-                scores = self.devices.same({"loss": self.epoch(), **validate(self.model, self.task)})
-                self._judge(record, epoch, scores)
-                self._save(record)
-                if on_epoch:
-                    on_epoch(epoch, scores)
+        try:
+            with seeded(self.recipe.seed + self.devices.rank):
+                saved = self._open()
+                if saved is not None:
+                    record = self._restore(saved, on_epoch)
+                    if on_epoch and not saved["told"]:
+                        self._tell(on_epoch, record)
+                self._train(record, on_epoch, tell)
+        except ObjectiveError:  # what was learned before is not lost with it
+            self._finish(record)
+            raise
+        self._finish(record)
+        return record.curve
+
+    def _train(self, record: Record, on_epoch: OnEpoch | None, tell: OnEpoch | None) -> None:
+        for epoch in range(len(record.curve) + 1, self.recipe.epochs + 1):
+            if self._ended(record):
+                return
+            scores = self.devices.same({"loss": self.epoch(), **validate(self.model, self.task)})
+            self._judge(record, epoch, scores)
+            self._save(record, on_epoch, told=on_epoch is None)
+            if tell:
+                tell(epoch, scores)
+            if on_epoch:
+                self._tell(on_epoch, record)
+
+    def _finish(self, record: Record) -> None:
+        """Puts back the weights that were to be kept."""
         if record.state:
             self.model.load_state_dict(record.state)
+        self.optimizer.zero_grad(set_to_none=True)
         self.model.eval()
-        return record.curve
 
     def _ended(self, record: Record) -> bool:
         patience = self.recipe.patience
@@ -207,6 +255,22 @@ class Trainer:
             record.best = value
             record.state = copy.deepcopy(self.model.state_dict()) if self.recipe.keep == "best" else {}
 
+    def _tell(self, on_epoch: OnEpoch, record: Record) -> None:
+        """Calls back after an epoch, and writes the checkpoint anew; a trial that is paused goes on after this epoch.
+
+        Where masks grow by that, what was best before belongs to a network with more weights.
+        """
+        epoch, before, stopped = len(record.curve), _kept(self.model), None
+        try:
+            on_epoch(epoch, record.curve[-1])
+        except TrialStopped as stop:
+            stopped = stop
+        if _kept(self.model) != before:
+            record.best, record.risen, record.state = -math.inf, epoch, {}
+        self._save(record, on_epoch, told=True)
+        if stopped is not None:
+            raise stopped
+
     @cached_property
     def _checkpoint(self) -> Checkpoint | None:
         path = self.beside.checkpoint
@@ -221,7 +285,7 @@ class Trainer:
     def _open(self) -> dict[str, Any] | None:
         return self._checkpoint.read() if self._checkpoint is not None else None
 
-    def _save(self, record: Record) -> None:
+    def _save(self, record: Record, on_epoch: OnEpoch | None, told: bool) -> None:
         if self._checkpoint is None or self.devices.rank:
             return
         state = {
@@ -232,10 +296,12 @@ class Trainer:
             "random": random_state(),
             "order": [g.get_state() for g in self._generators()],
             "record": vars(record),
+            "memory": on_epoch.state_dict() if on_epoch is not None and hasattr(on_epoch, "state_dict") else {},
+            "told": told,
         }
         self._checkpoint.write(state)
 
-    def _restore(self, state: Mapping[str, Any]) -> Record:
+    def _restore(self, state: Mapping[str, Any], on_epoch: OnEpoch | None) -> Record:
         self.trained.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -246,6 +312,8 @@ class Trainer:
             set_random_state(state["random"])
         for generator, known in zip(self._generators(), state["order"], strict=True):
             generator.set_state(known)
+        if on_epoch is not None and hasattr(on_epoch, "load_state_dict"):
+            on_epoch.load_state_dict(state["memory"])
         return Record(**state["record"])
 
     def _generators(self) -> list[torch.Generator]:
@@ -256,43 +324,14 @@ class Trainer:
         return list(found.values())
 
 
+def _kept(model: nn.Module) -> int:
+    """How many weights masks have left."""
+    return sum(int(mask.sum()) for mask in masks_of(model).values())
+
+
 def _named(value: Any) -> Any:
     """A function by its name, the same in every process; else the value itself."""
     return getattr(value, "__name__", value)
-
-
-def has_batch_norm(model: nn.Module) -> bool:
-    """Whether training takes statistics over the examples of a batch alone, without positions."""
-    return any(isinstance(m, nn.BatchNorm1d) for m in model.modules())
-
-
-@torch.no_grad()
-def recalibrate(model: nn.Module, task: Task, batches: int = 20) -> None:
-    """Estimates batch-norm statistics anew, in place: after a cut the old ones belong to another network.
-
-    Args:
-        model: left in evaluation mode.
-        task: whose training inputs are used; targets are not.
-        batches: how many, averaged with equal weight.
-
-    Source:
-        Li et al., "EagleEye: fast sub-net evaluation for efficient neural network pruning", 2020, section 3.3.
-    """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    momenta = [m.momentum for m in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
-        norm.train()
-    if norms:
-        with seeded(0):
-            for _, batch in zip(range(batches), task.batches("train"), strict=False):
-                if batch.size > 1:
-                    batch.to(device_of(model)).run(model)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.eval()
 
 
 def validate(model: Any, task: Task, part: str = "valid") -> dict[str, float]:
@@ -321,7 +360,9 @@ def fit(
             (dropout, augmentation) start anew.
         fabric: a launched ``lightning.fabric.Fabric``: one device or several, see :mod:`luthier.devices`.
         progress: whether to show a live bar.
-        on_epoch: called after each epoch with its number and its scores.
+        on_epoch: called after each epoch with its number and its scores. Where masks grow by it, the epochs before are
+            no longer among those to keep. After a kill it is called again, if it had not returned; what it has of
+            ``state_dict()`` (for ``load_state_dict()``) goes along in the checkpoint.
         settings: see :class:`luthier.recipe.Recipe`: epochs, optimizer, lr, weight_decay, momentum, schedule, ...
 
     Returns:
@@ -329,7 +370,7 @@ def fit(
 
     Raises:
         UsageError: an unknown setting, an empty loader, or a checkpoint of another run.
-        ObjectiveError: the loss is no longer a finite number.
+        ObjectiveError: the loss is no longer a finite number; the model is then at the best epoch before, as above.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -343,37 +384,6 @@ def fit(
     network = network_of(model)
     trainer = Trainer(network, task, recipe, beside=Beside(checkpoint=checkpoint, devices=as_devices(fabric)))
     with progress_bar(recipe.epochs, task.main.name, progress) as tell:
-        trainer.run(on_epoch=both(tell, on_epoch))
+        trainer.run(on_epoch, tell)
     give_back(network, model)
     return model
-
-
-def both(first: OnEpoch, second: OnEpoch | None) -> OnEpoch:
-    """Calls one, then the other where there is one."""
-
-    def call(epoch: int, scores: Mapping[str, float]) -> None:
-        first(epoch, scores)
-        if second:
-            second(epoch, scores)
-
-    return call
-
-
-@contextmanager
-def progress_bar(epochs: int, metric: str, show: bool, title: str = "training") -> Iterator[OnEpoch]:
-    """A live bar over epochs, with the newest loss and validation score."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[scores]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, disable=not show) as bar:
-        row = bar.add_task(title, total=epochs, scores="")
-
-        def tell(epoch: int, scores: Mapping[str, float]) -> None:
-            text = f"loss {scores.get('loss', math.nan):.3f}  {metric} {scores.get(metric, math.nan):.4f}"
-            bar.update(row, completed=epoch, scores=text)
-
-        yield tell

@@ -58,8 +58,8 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, how):
     assert code == 0, error
     assert epochs == list("123456")
     assert _run(tmp_path / "killed", 2, how)[:2] == (-signal.SIGKILL, ["1", "2"])
-    assert _run(tmp_path / "killed", 4, how)[:2] == (-signal.SIGKILL, ["3", "4"])
-    assert _run(tmp_path / "killed", 0, how)[:2] == (0, ["5", "6"])
+    assert _run(tmp_path / "killed", 4, how)[:2] == (-signal.SIGKILL, ["2", "3", "4"])  # 2 had not been told
+    assert _run(tmp_path / "killed", 0, how)[:2] == (0, ["4", "5", "6"])
     whole, killed = (torch.load(tmp_path / f"{n}.pt", weights_only=True)["state"] for n in ("whole", "killed"))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
 
@@ -80,6 +80,99 @@ def test_a_finished_run_gives_its_result_again(tmp_path):
         states.append(net.weight.detach())
     assert seen == [1, 2, 3]
     assert torch.equal(*states)
+
+
+def _net(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 2))
+
+
+class Several:
+    """Calls one after the other, and remembers for those that must."""
+
+    def __init__(self, *calls):
+        self.calls = calls
+
+    def __call__(self, epoch, scores):
+        for call in self.calls:
+            call(epoch, scores)
+
+    def state_dict(self):
+        return {str(i): call.state_dict() for i, call in enumerate(self.calls) if hasattr(call, "state_dict")}
+
+    def load_state_dict(self, state):
+        for i, known in state.items():
+            self.calls[int(i)].load_state_dict(known)
+
+
+def _at(epoch, act):
+    return lambda e, s: act() if e == epoch else None
+
+
+def _killed():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_gradual_pruning_goes_on_bit_for_bit(tmp_path, keep, order):
+    how = {"epochs": 6, "keep": keep, "progress": False}
+    whole, killed, again = _net(0), _net(0), _net(7)
+    lt.fit(whole, _task(), on_epoch=lt.GradualPruning(whole, lt.Schedule(0.8, steps=4)), **how)
+    prune = lt.GradualPruning(killed, lt.Schedule(0.8, steps=4))
+    with pytest.raises(KeyboardInterrupt):
+        lt.fit(killed, _task(), checkpoint=tmp_path / "a", on_epoch=Several(*(prune, _at(2, _killed))[::order]), **how)
+    prune, zeros = lt.GradualPruning(again, lt.Schedule(0.8, steps=4)), []
+    see = Several(prune, lambda e, s: zeros.append(prune.masked.sparsity))
+    lt.fit(again, _task(), checkpoint=tmp_path / "a", on_epoch=see, **how)
+    assert all(
+        torch.equal(*pair) for pair in zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    assert [round(96 * z) for z in zeros] == [round(96 * lt.Schedule(0.8, steps=4)(e)) for e in (2, 3, 4, 5, 6)]
+
+
+def test_a_paused_trial_goes_on_after_the_epoch_that_it_reported(tmp_path):
+    seen, net = [], _net(0)
+
+    def pause():
+        raise lt.TrialStopped("for now")
+
+    how = {"epochs": 4, "checkpoint": tmp_path / "a", "progress": False}
+    with pytest.raises(lt.TrialStopped):
+        lt.fit(net, _task(), on_epoch=Several(lambda e, s: seen.append(e), _at(2, pause)), **how)
+    lt.fit(net, _task(), on_epoch=lambda e, s: seen.append(e), **how)
+    assert seen == [1, 2, 3, 4]
+
+
+def test_weights_of_an_early_epoch_are_there_after_a_resume(tmp_path):
+    early, killed, again = {}, _net(0), _net(7)
+    rewind = lt.Rewind(killed, at=1)
+    keep = _at(1, lambda: early.update({n: w.detach().clone() for n, w in killed.named_parameters()}))
+    how = {"epochs": 4, "checkpoint": tmp_path / "a", "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        lt.fit(killed, _task(), on_epoch=Several(rewind, keep, _at(3, _killed)), **how)
+    rewind = lt.Rewind(again, at=1)
+    lt.fit(again, _task(), on_epoch=Several(rewind), **how)
+    masked = rewind.onto(lt.prune_weights(again, ratio=0.5))
+    assert torch.equal(masked.finalize()[0].weight, early["0.weight"] * masked.masks["0.weight"])
+
+
+def test_of_a_network_that_is_pruned_on_the_way_only_epochs_at_the_last_masks_are_kept():
+    x = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] > 0).long()
+    for steps in (3, 6):
+        net, states = _net(0), {}
+        prune = lt.GradualPruning(net, lt.Schedule(0.9, steps=steps))
+
+        def each(epoch, scores, net=net, prune=prune, states=states):
+            states[epoch] = (scores["accuracy"], {n: v.clone() for n, v in net.state_dict().items()})
+            prune(epoch)
+
+        lt.fit(net, lt.Task(train=(x, y), valid=(x, y)), epochs=6, lr=0.05, progress=False, on_epoch=each)
+        assert prune.masked.sparsity == pytest.approx(0.9, abs=0.01)
+        if steps == 3:  # masks grow last after epoch 3: of 4, 5 and 6 the best, the later of equals
+            best = max((4, 5, 6), key=lambda e: (states[e][0], e))
+            assert all(torch.equal(v, states[best][1][n]) for n, v in net.state_dict().items())
 
 
 def test_an_early_stop_is_remembered(tmp_path):

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from luthier import importance
 from luthier.allocate import Rounding, SensitivityMap, allocate, families, measure_map, needs_map
 from luthier.batch import outputs_of
-from luthier.checkpoint import Curve, seeded
+from luthier.checkpoint import Curve, OnEpoch, seeded
 from luthier.compression.settings import digest
 from luthier.distillation.cache import is_fixed, outputs_over, with_teacher
 from luthier.distillation.lesson import Lesson, fading
@@ -31,7 +31,7 @@ from luthier.recipe import Recipe
 from luthier.surgery import Pruned, cut
 from luthier.surgery.reconstruct import LAYERS, reconstruct
 from luthier.task import Task, device_of
-from luthier.train import OnEpoch, Trainer, recalibrate
+from luthier.train import Trainer, recalibrate
 
 Keep = dict[str, list[int]]
 

@@ -33,11 +33,12 @@ from luthier.export.onnx import OnnxCheck, export_onnx
 from luthier.extras import need
 from luthier.measure.latency import measure
 from luthier.model.keras import network_of
+from luthier.progress import progress_bar
 from luthier.recipe import Recipe
 from luthier.stop.asha import ASHA
 from luthier.study import Study, tune
 from luthier.task import Task
-from luthier.train import Trainer, progress_bar, validate
+from luthier.train import Trainer, validate
 from luthier.trial import Trial
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from torch import nn
 
-from luthier.checkpoint import seeded
+from luthier.checkpoint import OnEpoch, seeded
 from luthier.devices import One, as_devices
 from luthier.distillation.cache import as_cache, with_teacher
 from luthier.distillation.disk import Cache
@@ -18,10 +19,11 @@ from luthier.distillation.lesson import DEFAULT, Lesson, Weight
 from luthier.distillation.taps import Tap
 from luthier.distillation.teachers import as_several
 from luthier.model.keras import give_back, network_of
+from luthier.progress import progress_bar
 from luthier.recipe import Recipe
 from luthier.surgery.plan import Plan
 from luthier.task import Task
-from luthier.train import Beside, OnEpoch, Trainer, both, progress_bar
+from luthier.train import Beside, Trainer
 
 M = TypeVar("M")
 
@@ -58,11 +60,12 @@ def distill(
             cut what its plan says, else the outermost modules of the same name; only of those that run.
         teacher_weights: how much each of several teachers counts; None: all alike.
         cache: a folder where the teacher's outputs are kept between runs, or a :class:`luthier.distillation.Cache`;
-            only for training data given as tensors. None: they are computed once a run where the data allow it.
+            only for training data given as tensors, and, as a warning says, not beside losses of features, which need
+            the teacher itself. None: they are computed once a run where the data allow it.
         checkpoint: a file to go on from after a kill, as in :func:`luthier.fit`.
         fabric: several devices, as in :func:`luthier.fit`.
         progress: whether to show a live bar.
-        on_epoch: called after each epoch with its number and its scores.
+        on_epoch: called after each epoch with its number and its scores, as in :func:`luthier.fit`.
         settings: how to train, see :class:`luthier.recipe.Recipe`.
 
     Returns:
@@ -96,10 +99,16 @@ def distill(
     share = (devices or One()).loader
     tell_size = Console(stderr=True).print if progress else None
     taught = None
+    if lesson.needs_teacher and cache is not None:
+        warnings.warn(
+            "the cache is not used: losses of features need the teacher itself on every batch; "
+            "losses of outputs alone (such as kl) need only what is stored",
+            stacklevel=2,
+        )
     if not lesson.needs_teacher:
         taught = with_teacher(teachers, task, cache=as_cache(cache), prepare=share, tell=tell_size)
     beside = Beside(lesson.maps, checkpoint, devices)
     with lesson.open(), progress_bar(recipe.epochs, task.main.name, progress, title="distilling") as tell:
-        Trainer(model, task, recipe, lesson, taught, beside).run(on_epoch=both(tell, on_epoch))
+        Trainer(model, task, recipe, lesson, taught, beside).run(on_epoch, tell)
     give_back(model, student)
     return student

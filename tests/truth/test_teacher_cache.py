@@ -199,6 +199,14 @@ def test_a_student_is_distilled_on_just_what_the_loader_gives(kind, tmp_path):
             lt.distill(nn.Linear(4, 6), _teacher(), task, cache=tmp_path, epochs=1, progress=False)
 
 
+def test_a_cache_that_features_cannot_use_is_said(tmp_path):
+    x, y = _data()
+    task = lt.Task(train=(x, y), valid=(x, y))
+    with pytest.warns(UserWarning, match="cache is not used"):
+        lt.distill(_teacher(1), _teacher(), task, losses={"hint": 1.0}, cache=tmp_path, epochs=1, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_class_at_all_is_refused():
     with pytest.raises(UsageError, match="top_k"):
         Cache("x", top_k=0)

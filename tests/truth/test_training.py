@@ -143,6 +143,26 @@ def test_the_best_epoch_is_kept():
     assert seen[3] < max(seen.values())
 
 
+@pytest.mark.parametrize("where", ["loss", "metric"])
+def test_what_was_learned_before_a_nan_is_not_lost(where):
+    model, seen = _net(), {}
+
+    def spoil(epoch, scores):
+        seen[epoch] = copy.deepcopy(model.state_dict())
+        if epoch == 2 and where == "loss":
+            with torch.no_grad():
+                model[0].weight.fill_(math.nan)
+
+    def score(outputs, target):
+        return math.nan if where == "metric" and 2 in seen else len(seen)  # of the epochs the second is the best
+
+    with pytest.raises(LuthierError, match="diverged" if where == "loss" else "NaN"):
+        lt.fit(model, _task(metrics=[score]), epochs=4, lr=1e-2, progress=False, on_epoch=spoil)
+    assert all(torch.equal(value, seen[2][name]) for name, value in model.state_dict().items())
+    assert not model.training
+    assert all(p.grad is None for p in model.parameters())
+
+
 def test_patience_ends_training():
     seen = []
     lt.fit(_net(), _task(), epochs=50, lr=0.0, patience=2, progress=False, on_epoch=lambda e, s: seen.append(e))
@@ -236,6 +256,19 @@ def test_the_teacher_is_not_changed():
     assert teacher.training
 
 
+def _flat_task(n):
+    images = torch.randn(n, 1, 3, 3), torch.randint(2, (n,))
+    return lt.Task(train=images, valid=images, batch_size=32)
+
+
+def _flat_convolutions():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+def _unreduced(outputs, target):
+    return outputs.abs().sum(1)
+
+
 @pytest.mark.parametrize(
     ("act", "word"),
     [
@@ -262,6 +295,10 @@ def test_the_teacher_is_not_changed():
         (lambda: lt.fit(_net().double(), _task(), progress=False), "precision"),
         (lambda: lt.fit(_net(), _task(metrics=[lambda o, t: math.nan]), epochs=1, progress=False), "NaN"),
         (lambda: lt.fit(_net(), lt.Task(train=_data(), valid=_data(), batch_size=1), progress=False), "one example"),
+        (lambda: lt.fit(_flat_convolutions(), _flat_task(33)), "a batch of 1"),
+        (lambda: lt.fit(_net(), _task(loss=_unreduced), progress=False), "_unreduced.*no scalar"),
+        (lambda: lt.distill(_net(), _net(), _task(loss=_unreduced), progress=False), "_unreduced.*no scalar"),
+        (lambda: lt.distill(_net(), _net(), _task(), losses={"mine": (1, _unreduced)}, progress=False), "mine.*no"),
         (lambda: _task(metrics=["accuracy", "accuracy"]), "two metrics"),
         (lambda: lt.distill(None, _net(), _task()), "modules"),
         (lambda: lt.distill(nn.Linear(4, 3), _net(), _task(), epochs=1, progress=False), "shapes"),

@@ -12,6 +12,7 @@ import luthier as lt
 from luthier import allocate as allocations
 from luthier import importance
 from luthier.errors import UsageError
+from luthier.importance import Own
 from luthier.model import analyse, cost
 
 CRITERIA = importance.names()
@@ -224,6 +225,21 @@ def test_your_own_criterion_is_a_function(analysis):
     mine = importance.score(analysis, lambda e: e.weight.double() ** 2)
     theirs = importance.score(analysis, "l2")
     assert all(torch.allclose(mine[k].sqrt(), theirs[k]) for k in mine)
+
+
+def test_your_own_criterion_is_given_what_it_needs(analysis):
+    def plain(e):
+        return e.weight.abs()
+
+    def seen(e):
+        return e.weight.abs() * (1.0 if e.inputs is None else e.inputs)
+
+    without = importance.score(analysis, plain, data())  # data for something else, and no loss
+    assert all(torch.equal(without[g], s) for g, s in importance.score(analysis, "l1").items())
+    mine = importance.score(analysis, Own(seen, needs="inputs"), data())
+    assert all(torch.allclose(mine[g], s) for g, s in scored(analysis, "wanda").items())
+    with pytest.raises(UsageError, match="seen needs data="):
+        importance.score(analysis, Own(seen, needs="inputs"))
 
 
 def test_a_criterion_that_says_nothing_is_refused():

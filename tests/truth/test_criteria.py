@@ -492,3 +492,53 @@ def test_curvature_of_units_counts_batches_by_their_examples():
         for data in ([(x[:9], y[:9]), (x[9:], y[9:])], [(x, y)])
     )
     assert torch.allclose(uneven, whole)
+
+
+def test_data_are_read_as_a_task_reads_them():
+    torch.manual_seed(14)
+    model, x, y = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)), torch.randn(150, 3), torch.arange(150) % 2
+    analysis = analyse(model, x[:2])
+    before = torch.get_rng_state()
+    for criterion in ("wanda", "taylor", "fisher", "obs"):
+        for given in ((x, y), (x.numpy(), y.numpy())):
+            got = importance.score(analysis, criterion, given, "cross_entropy")["0"]
+            wanted = importance.score(analysis, criterion, [(x[:70], y[:70]), (x[70:], y[70:])], "cross_entropy")["0"]
+            assert torch.allclose(got, wanted, rtol=1e-4)
+    assert importance.mean_loss(model, (x, y), "cross_entropy") == pytest.approx(float(F.cross_entropy(model(x), y)))
+    assert torch.equal(before, torch.get_rng_state())
+    with pytest.raises(UsageError, match="differ in length"):
+        importance.score(analysis, "wanda", (x, y[:9]))
+
+
+def test_losses_go_by_the_names_that_tasks_know():
+    torch.manual_seed(15)
+    model, x = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)), torch.randn(20, 3)
+    answers, values = (torch.rand(20) > 0.5).long(), torch.randn(20)
+    functions = {
+        "bce": (answers, lambda out, t: F.binary_cross_entropy_with_logits(out[:, 0], t.float())),
+        "mse": (values, lambda out, t: F.mse_loss(out[:, 0], t)),
+        "l1": (values, lambda out, t: F.l1_loss(out[:, 0], t)),
+    }
+    for name, (target, function) in functions.items():
+        got, wanted = (importance.weight_scores(model, "taylor", [(x, target)], loss) for loss in (name, function))
+        assert all(torch.allclose(got[n], wanted[n]) for n in wanted), name
+    with pytest.raises(UsageError, match="one of cross_entropy, bce"):
+        importance.weight_scores(model, "taylor", [(x, values)], "mseloss")
+
+
+def test_layers_that_are_called_by_keyword_are_looked_at():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l, self.named = nn.Linear(4, 3), True
+
+        def forward(self, x):
+            return self.l(input=x) if self.named else self.l(x)
+
+    torch.manual_seed(16)
+    model, x = Named(), torch.randn(9, 4)
+    for criterion in ("wanda", "obs"):
+        model.named = True
+        got = importance.weight_scores(model, criterion, [x])["l.weight"]
+        model.named = False
+        assert torch.equal(got, importance.weight_scores(model, criterion, [x])["l.weight"])

@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from luthier.batch import as_loader
 from luthier.errors import UsageError
+from luthier.fitting import LOSSES
 from luthier.model.evaluating import evaluating
 from luthier.model.trace import Inputs
 
 Loss = Callable[[Any, Any], Tensor]
+SIZE = 64
+"""Examples in a batch, of data that are given whole."""
 
 
 class Statistic(Protocol):
@@ -42,11 +46,14 @@ def gather(model: nn.Module, data: Iterable[Any], statistics: Iterable[Statistic
 def batches(data: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
     """Each batch as (inputs, target): a pair, a tuple whose last entry is the target, or inputs alone.
 
+    Args:
+        data: batches; or a tuple of tensors (inputs, ..., target) of equal lengths, as a task takes it.
+
     Raises:
-        UsageError: there is not a single batch.
+        UsageError: there is not a single batch, or tensors differ in length.
     """
     empty = True
-    for batch in data:
+    for batch in _split(data) if isinstance(data, tuple) else data:
         empty = False
         if isinstance(batch, list | tuple) and len(batch) > 1:
             inputs, target = batch[:-1], batch[-1]
@@ -55,6 +62,12 @@ def batches(data: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
             yield Inputs.of(batch), None
     if empty:
         raise UsageError("the data holds no batch", expected="at least one batch of (inputs, target)", got="none")
+
+
+def _split(data: tuple[Any, ...]) -> Iterable[Any]:
+    """Tensors as batches of :data:`SIZE` in order, without a loader's draw from the global stream."""
+    loader: Any = as_loader(data)
+    return zip(*(t.split(SIZE) for t in loader.dataset.tensors), strict=True) if loader is not data else data
 
 
 def mean_loss(model: nn.Module, data: Iterable[Any], loss: str | Loss) -> float:
@@ -106,16 +119,17 @@ def singly(inputs: Inputs, target: Any) -> Iterator[tuple[Inputs, Any]]:
 
 
 def loss_function(loss: str | Loss) -> Loss:
-    """A loss by its name in ``torch.nn.functional``; a function is handed through.
+    """A loss by its name, a task's or one in ``torch.nn.functional``; a function is handed through.
 
     Raises:
         UsageError: no such loss.
     """
     if not isinstance(loss, str):
         return loss
-    found = getattr(nn.functional, loss, None)
+    found = LOSSES.get(loss) or getattr(nn.functional, loss, None)
     if found is None:
-        raise UsageError(f"unknown loss {loss!r}", expected="a name in torch.nn.functional, such as 'cross_entropy'")
+        known = ", ".join(LOSSES)
+        raise UsageError(f"unknown loss {loss!r}", expected=f"one of {known}, or a name in torch.nn.functional")
     return lambda output, target: found(output, target)
 
 

@@ -17,13 +17,14 @@ _OTHER = "use another criterion, such as 'l2' for neurons or 'magnitude' for wei
 
 
 def demanded(method: Any, need: Needs, criterion: Any, data: Any, loss: Any) -> Needs | None:
-    """The need where something must be gathered for it; a function of the user's own goes by what there is.
+    """The need where something must be gathered for it; gradients for a function of the user's own only if they can be.
 
     Raises:
         UsageError: there are no data to gather it from, or no loss.
     """
     lossless = loss is None and need in WITH_LOSS
-    if need == "nothing" or (isinstance(method, Own) and (data is None or lossless)):
+    optional = isinstance(method, Own) and need == "gradients"
+    if need == "nothing" or (optional and (data is None or lossless)):
         return None
     if data is None:
         raise _missing(criterion, "data", "batches of (inputs, target)")

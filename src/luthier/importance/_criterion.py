@@ -98,7 +98,20 @@ class Criterion(Protocol):
 
 @dataclass(frozen=True)
 class Own:
-    """A criterion of the user's own: a function from :class:`Evidence` to a score per element."""
+    """A criterion of the user's own: a function from :class:`Evidence` to a score per element.
+
+    Args:
+        function: its scores have the shape of ``evidence.weight``.
+        needs: what is gathered for it: by default gradients, where there are data and a loss; "inputs", "covariance",
+            "examples" or "curvature" likewise (see :data:`Needs`).
+
+    Example:
+        >>> from luthier.importance import weight_scores
+        >>> from torch import nn, ones
+        >>> seen = Own(lambda e: e.weight.abs() * (1 if e.inputs is None else e.inputs), needs="inputs")
+        >>> sorted(weight_scores(nn.Linear(2, 3), seen, [ones(4, 2)]))
+        ['bias', 'weight']
+    """
 
     function: Callable[[Evidence], Tensor]
     needs: Needs = "gradients"

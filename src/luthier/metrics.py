@@ -216,7 +216,8 @@ class Perplexity:
             raise UsageError("perplexity is of classes", expected="class numbers", got="several yes/no questions")
         if asked.broken():
             return math.nan
-        return float(F.cross_entropy(asked.scores.double(), asked.target, ignore_index=IGNORED).exp())
+        scores = asked.scores.to(torch.promote_types(asked.scores.dtype, torch.float32))
+        return float(F.cross_entropy(scores, asked.target, ignore_index=IGNORED).exp())
 
 
 def _number(function: str, **settings: Any) -> Score:

@@ -149,17 +149,18 @@ def joined(outputs: Sequence[Tensor], targets: Sequence[Target]) -> tuple[Tensor
     """Batches put together. Where they differ in positions, no score sees what was put in to make them fit.
 
     Outputs and targets that go position by position are then laid out flat: (positions, classes) and (positions,), or
-    number by number (numbers,) and (numbers,). Transcripts are padded, their lengths said beside them.
+    with a number for each class (positions, classes) and (positions, classes), or number by number (numbers,) and
+    (numbers,). Transcripts are padded, their lengths said beside them.
 
     Raises:
         UsageError: batches of different lengths whose targets are neither.
     """
     if _alike(outputs) and all(_alike(part) for part in _parts(targets)):
         return torch.cat(list(outputs)), _as_given(targets, [torch.cat(list(part)) for part in _parts(targets)])
-    for flat in (_by_position, _by_number):
+    for flat in (_by_position, _by_share, _by_number):
         pairs = [flat(x, t) for x, t in zip(outputs, targets, strict=True)]
         whole = [pair for pair in pairs if pair is not None]
-        if len(whole) == len(pairs):
+        if len(whole) == len(pairs) and _alike([x for x, _ in whole]):
             return torch.cat([x for x, _ in whole]), torch.cat([t for _, t in whole])
     if not all(_are_transcripts(x, t) for x, t in zip(outputs, targets, strict=True)):
         raise UsageError(
@@ -194,6 +195,13 @@ def _by_position(outputs: Tensor, target: Target) -> tuple[Tensor, Tensor] | Non
     if outputs.shape[1] == 1 or index.shape != (outputs.shape[0], *outputs.shape[2:]):
         return None
     return outputs.movedim(1, -1).flatten(0, -2), index.flatten()
+
+
+def _by_share(outputs: Tensor, target: Target) -> tuple[Tensor, Tensor] | None:
+    """Classes (positions, classes) and a number for each of them; None where there is not one for one."""
+    if not isinstance(target, Tensor) or outputs.ndim < 3 or outputs.shape[1] == 1 or target.shape != outputs.shape:
+        return None
+    return outputs.movedim(1, -1).flatten(0, -2), target.movedim(1, -1).flatten(0, -2)
 
 
 def _by_number(outputs: Tensor, target: Target) -> tuple[Tensor, Tensor] | None:

@@ -259,6 +259,20 @@ def test_what_cannot_be_joined_without_padding_is_refused():
         lt.evaluate(nn.Identity(), several, [lambda o, t: 0.0], targets=2)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "bce"])
+def test_a_number_for_each_class_of_batches_of_different_lengths_is_read_by_position(loss):
+    generator = torch.Generator().manual_seed(0)
+    outputs = [torch.randn(4, 3, n, generator=generator) for n in (5, 7)]
+    shares = [torch.randn(x.shape, generator=generator).softmax(1) for x in outputs]
+    if loss == "bce":
+        shares = [(s > 0.3).float() for s in shares]
+    flat, true = (torch.cat([x.movedim(1, -1).reshape(-1, 3) for x in each]) for each in (outputs, shares))
+    expected = (flat.argmax(1) == true.argmax(1)) if loss == "cross_entropy" else ((flat > 0) == true)
+    got = lt.evaluate(nn.Identity(), list(zip(outputs, shares, strict=True)), ["accuracy", "mse"], loss=loss)
+    assert got["accuracy"] == pytest.approx(float(expected.double().mean()), abs=1e-6)
+    assert got["mse"] == pytest.approx(float((flat - true).square().mean()), abs=1e-6)
+
+
 def test_transcripts_of_different_lengths_are_read_to_their_ends():
     batches = [(_read([1, 2, 3, 0]), torch.tensor([[1, 2, 3]])), (_read([4, 4]), torch.tensor([[4]]))]
     assert lt.evaluate(nn.Identity(), batches, ["transcript_accuracy"])["transcript_accuracy"] == 1.0

@@ -69,8 +69,11 @@ class GradualPruning:
     def __call__(self, epoch: int, scores: Mapping[str, float] | None = None) -> None:
         """Raises the ratio to the schedule's at this epoch; what is gone stays gone."""
         found = importance.weight_scores(self.model, self.criterion, **self.evidence)
-        before = masks_of(self.model)
-        mine = {name: found[_inside(name)] for name in before}
+        known = {own_name(name): score for name, score in found.items()}
+        before, names = masks_of(self.model), [names for _, names in names_of(self.model)]
+        mine = {
+            first: next(known[n] for n in (first, *more) if n in known) for first, *more in names if first in before
+        }
         masks, _ = choose(mine, "ratio", self.schedule(epoch), self.scope, before)
         warn_of_empty(masks, before)
         apply_masks(self.model, masks)
@@ -87,12 +90,6 @@ class GradualPruning:
 
 def _nothing_gone(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
     return {n[0]: torch.ones_like(p, dtype=torch.bool) for p, n in names_of(model) if n[0] in names}
-
-
-def _inside(name: str) -> str:
-    """Where a masked parameter is found: "0.weight" -> "0.parametrizations.weight.original"."""
-    owner, _, leaf = name.rpartition(".")
-    return f"{owner}.parametrizations.{leaf}.original".lstrip(".")
 
 
 class Rewind:

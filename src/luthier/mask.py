@@ -181,11 +181,23 @@ def own_name(name: str) -> str:
 
 
 def names_of(model: nn.Module) -> list[tuple[Tensor, list[str]]]:
-    """Each parameter with its names, of which a shared one has several; a mask over it is left out of them."""
+    """Each parameter with its names, of which a shared one has several; order and names are those without masks."""
     found: dict[int, tuple[Tensor, list[str]]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        found.setdefault(id(parameter), (parameter, []))[1].append(own_name(name))
+    for path, module in model.named_modules(remove_duplicate=False):
+        for leaf, parameter in _own_parameters(module).items():
+            found.setdefault(id(parameter), (parameter, []))[1].append(f"{path}.{leaf}".lstrip("."))
     return list(found.values())
+
+
+def _own_parameters(module: nn.Module) -> dict[str, Tensor]:
+    """A module's parameters in their order, with those under masks; what masks hold belongs to its module."""
+    if isinstance(module, parametrize.ParametrizationList) and any(isinstance(part, Mask) for part in module):
+        return {}
+    masks = {leaf: mask for leaf, mask in _parametrised(module).items() if mask is not None}
+    held = {leaf: module.parametrizations[leaf].original for leaf in masks}  # type: ignore[index, union-attr]
+    own = {**module._parameters, **held}
+    order = [*next(iter(masks.values())).order, *own] if masks else own
+    return {leaf: parameter for leaf in order if (parameter := own.get(leaf)) is not None}
 
 
 def _value(model: nn.Module, name: str) -> Tensor:

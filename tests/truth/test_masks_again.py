@@ -126,6 +126,35 @@ def test_masks_are_those_that_were_loaded():
     assert all(torch.equal(most.masks[name], mask) for name, mask in half.masks.items())
 
 
+def test_a_weight_that_a_network_shares_with_a_part_of_it_keeps_one_mask():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.table = self.inner.weight
+
+        def forward(self, x):
+            return self.out(self.inner(x)) @ self.table
+
+    torch.manual_seed(0)
+    x, y = torch.randn(32, 8), torch.randint(8, (32,))
+    first = lt.prune_weights(Own(), ratio=0.5, criterion="taylor", data=[(x, y)], loss="cross_entropy")
+    assert list(first.masks) == ["table", "out.weight"]
+    before = {name: mask.clone() for name, mask in first.masks.items()}
+    more = lt.prune_weights(first, ratio=0.7, criterion="movement", data=[(x, y)], loss="cross_entropy")
+    prune = lt.GradualPruning(
+        first, lt.Schedule(0.7, steps=1), criterion="movement", data=[(x, y)], loss="cross_entropy"
+    )
+    prune(1)
+    for masked in (more, prune.masked):
+        assert not any((masked.masks[name] & ~before[name]).any() for name in before)
+        _train(masked.model, x, y)
+        assert torch.equal(masked.model.table, masked.model.inner.weight)
+        plain = masked.finalize()
+        assert plain.table is plain.inner.weight
+        assert int((plain.table == 0).sum() + (plain.out.weight == 0).sum()) == round(0.7 * 128)
+
+
 def test_parameters_come_back_in_their_order():
     class Own(nn.Module):
         def __init__(self):

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
 from luthier.errors import StoreError, UsageError
 from luthier.files import whole
+from luthier.model.contents import as_bytes
 
 _VERSION = 2
 
@@ -56,7 +58,7 @@ class Checkpoint:
         if version != _VERSION or key != self.key:
             raise UsageError(
                 f"the checkpoint {self.path} belongs to another run",
-                expected="the same network, settings and losses",
+                expected="the same network, settings, losses, teachers and training data",
                 got="a file of another version of Luthier" if version != _VERSION else "others",
                 fix="another path, or remove the file",
             )
@@ -93,6 +95,19 @@ def key_of(model: torch.nn.Module, *parts: object) -> str:
     """What makes two runs the same: the network's names and shapes, and how it is trained."""
     shapes = [(name, tuple(p.shape)) for name, p in model.state_dict(keep_vars=True).items() if hasattr(p, "shape")]
     return hashlib.sha256(repr([shapes, *parts]).encode()).hexdigest()
+
+
+def held_by(loader: Any) -> str:
+    """What a loader's data are, where they lie in memory: a data set's tensors, or a list's batches; of others "".
+
+    A data set that has to be read may draw or augment: it would be another one each time.
+    """
+    held = loader if isinstance(loader, list | tuple) else getattr(getattr(loader, "dataset", None), "tensors", ())
+    total = hashlib.sha256()
+    leaves = pytree.tree_leaves(held)
+    for leaf in leaves:
+        total.update(as_bytes(leaf))
+    return total.hexdigest() if leaves else ""
 
 
 def random_state() -> dict[str, Any]:

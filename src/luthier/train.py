@@ -21,6 +21,7 @@ from luthier.checkpoint import (
     Curve,
     OnEpoch,
     Record,
+    held_by,
     key_of,
     random_state,
     seed_streams,
@@ -80,7 +81,7 @@ class Trainer:
         task: where the data come from, and how an epoch is judged.
         recipe: how to train.
         loss: of the model on a batch; None for the task's own. Its attribute ``done``, where it has one, is kept at the
-            share of steps done.
+            share of steps done; its ``key`` tells it from others in a checkpoint.
         batches: gives an epoch's batches; None for the task's training data.
         beside: what else there is.
     """
@@ -276,11 +277,11 @@ class Trainer:
         path = self.beside.checkpoint
         if path is None:
             return None
-        weights = {name: _named(w) for name, w in getattr(self.loss, "weights", {}).items()}
-        what = weights or str(self.task.loss if isinstance(self.task.loss, str) else "own")
-        schedule = _named(self.recipe.schedule)
+        loss = self.task.loss if isinstance(self.task.loss, str) else "own", getattr(self.loss, "key", "")
+        schedule = getattr(self.recipe.schedule, "__name__", self.recipe.schedule)  # the same in every process
         recipe = replace(self.recipe, schedule="constant")
-        return Checkpoint(Path(path), key_of(self.trained, recipe, schedule, what, self.task.count("train")))
+        data = self.task.count("train"), held_by(self.task.loader("train"))
+        return Checkpoint(Path(path), key_of(self.trained, recipe, schedule, loss, data))
 
     def _open(self) -> dict[str, Any] | None:
         return self._checkpoint.read() if self._checkpoint is not None else None
@@ -329,11 +330,6 @@ def _kept(model: nn.Module) -> int:
     return sum(int(mask.sum()) for mask in masks_of(model).values())
 
 
-def _named(value: Any) -> Any:
-    """A function by its name, the same in every process; else the value itself."""
-    return getattr(value, "__name__", value)
-
-
 def validate(model: Any, task: Task, part: str = "valid") -> dict[str, float]:
     """The task's metrics of a model, or of an ONNX file, on its validation data or another part."""
     how: dict[str, Any] = {"targets": task.targets, "class_dim": task.class_dim, "loss": task.loss}
@@ -357,7 +353,7 @@ def fit(
         task: data, loss and metrics.
         checkpoint: a file, written after every epoch; where it is there already, training goes on from it, bit for bit
             as if it had not been interrupted. With several processes the first one's; the others' random streams
-            (dropout, augmentation) start anew.
+            (dropout, augmentation) start anew. Whether it is of the same data is told of tensors and lists of batches.
         fabric: a launched ``lightning.fabric.Fabric``: one device or several, see :mod:`luthier.devices`.
         progress: whether to show a live bar.
         on_epoch: called after each epoch with its number and its scores. Where masks grow by it, the epochs before are

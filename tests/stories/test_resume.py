@@ -1,5 +1,6 @@
 """A training run that is killed goes on from its checkpoint, bit for bit."""
 
+import copy
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import luthier as lt
+from luthier.distillation import Fade
 from luthier.errors import LuthierError
 
 SCRIPT = """
@@ -189,6 +191,35 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     for net, settings in ((nn.Linear(4, 2), {"epochs": 2}), (nn.Sequential(nn.Linear(4, 2)), {"epochs": 1})):
         with pytest.raises(LuthierError, match="another run"):
             lt.fit(net, _task(), checkpoint=tmp_path / "a", progress=False, **settings)
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path):
+    def task(x, y, kind):
+        return lt.Task(train=(x, y) if kind == "tensors" else [(x[:16], y[:16]), (x[16:], y[16:])], valid=(x, y))
+
+    x, y = torch.randn(32, 4), torch.randint(2, (32,))
+    other = x.clone()
+    other[-1, -1] += 1
+    for kind in ("tensors", "batches"):
+        how = {"epochs": 2, "checkpoint": tmp_path / kind, "progress": False}
+        for _ in range(2):
+            lt.fit(nn.Linear(4, 2), task(x.clone(), y, kind), **how)
+        with pytest.raises(LuthierError, match="training data"):
+            lt.fit(nn.Linear(4, 2), task(other, y, kind), **how)
+
+
+def test_a_checkpoint_of_another_lesson_is_refused(tmp_path):
+    def learn(teacher, start=0.5, **how):
+        losses = {"kl": Fade(start), "mine": (0.1, lambda s, t: (s - t).abs().mean()), "task": lambda done: done}
+        how = {"epochs": 1, "checkpoint": tmp_path / "a", "progress": False, **how}
+        lt.distill(nn.Linear(4, 2), teacher, _task(), losses=losses, **how)
+
+    teacher = nn.Linear(4, 2)
+    learn(teacher)
+    learn(copy.deepcopy(teacher))
+    for act in (lambda: learn(nn.Linear(4, 2)), lambda: learn(teacher, 0.6), lambda: learn(teacher, temperature=2.0)):
+        with pytest.raises(LuthierError, match="another run"):
+            act()
 
 
 @pytest.mark.parametrize("contents", [b"", b"no checkpoint", b"PK\x03\x04" + bytes(50)])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from luthier.batch import Batch, device_of, outputs_of
 from luthier.distillation import losses as distillation_losses
+from luthier.distillation.disk import digest
 from luthier.distillation.losses import DistillationLoss, Sees
 from luthier.distillation.losses.hint import Hint
 from luthier.distillation.taps import Maps, Pair, Tap, Taps, read_taps
@@ -190,6 +191,12 @@ class Lesson:
     def needs_teacher(self) -> bool:
         """Whether the teachers have to run on every batch, cached outputs or not."""
         return bool(self.features)
+
+    @property
+    def key(self) -> str:
+        """What makes two lessons the same: their losses with settings and weights, and what the teachers are."""
+        states = [x for t in self.teachers for name, value in t.state_dict().items() for x in (name, value)]
+        return digest(self.weights, self.features, self.outputs, self.pairs, self.shares, *states)
 
     def weight(self, name: str) -> float:
         """What a loss counts now."""

@@ -54,9 +54,14 @@ class Questions(NamedTuple):
     several: bool
 
     def broken(self) -> bool:
-        """Whether an answer that counts is not a number; warns of their share."""
-        nan = self.scores.isnan()
-        return any_nan(nan if self.several else nan.any(1), self.target != IGNORED)
+        """Whether no target counts, or an answer that counts is not a number; warns of either."""
+        nan, counted = self.scores.isnan(), self.target != IGNORED
+        if not counted.any():
+            warnings.warn(
+                f"no target counts: all of {self.target.numel()} are {IGNORED}; the metric is NaN", stacklevel=4
+            )
+            return True
+        return any_nan(nan if self.several else nan.any(1), counted)
 
 
 def any_nan(nan: Tensor, counted: Tensor | None = None) -> bool:

@@ -148,6 +148,12 @@ def test_outputs_that_are_not_numbers_have_no_score_and_their_share_is_said(name
         assert metric(name)(outputs, targets) == pytest.approx(metric(name)(outputs[50:], targets[50:]))
 
 
+@pytest.mark.parametrize("name", ["accuracy", "f1_macro", "auroc", "perplexity"])
+def test_where_no_target_counts_there_is_no_score(name):
+    with pytest.warns(UserWarning, match="no target counts"):
+        assert math.isnan(metric(name)(torch.zeros(4, 3), torch.full((4,), -100)))
+
+
 @pytest.mark.parametrize(
     ("name", "function"),
     [("mse", "mean_squared_error"), ("rmse", "root_mean_squared_error"), ("mae", "mean_absolute_error"),

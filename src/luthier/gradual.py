@@ -59,11 +59,13 @@ class GradualPruning:
             raise UsageError(
                 "the data are looked at after every epoch", expected="a list of batches or a loader", got="a generator"
             )
-        self.criterion, _ = importance.for_weights(criterion, **evidence)
+        self.criterion, need = importance.for_weights(criterion, **evidence)
         self.evidence = evidence
         self.model: nn.Module = inner_of(model)
         self.schedule, self.scope = schedule, scope
         names, self.skipped = candidates(self.model)
+        if need is None:  # what looks at the weights alone may have nothing to say about these
+            importance.weight_scores(self.model, self.criterion, **evidence)
         apply_masks(self.model, _nothing_gone(self.model, {*names} - {*masks_of(self.model)}))
 
     def __call__(self, epoch: int, scores: Mapping[str, float] | None = None) -> None:

@@ -261,6 +261,7 @@ def test_gradual_pruning_by_any_criterion(criterion):
     ("how", "word"),
     [
         ({"criterion": "fpgm"}, "scores neurons"),
+        ({"criterion": lambda e: torch.ones_like(e.weight)}, "says nothing about 0.weight, 4.weight"),
         ({"criterion": "taylor"}, "needs data"),
         ({"criterion": "taylor", "data": [(torch.ones(1, 2, 4, 4), torch.ones(1))]}, "needs loss"),
         ({"criterion": "wanda", "data": (torch.ones(1, 2, 4, 4) for _ in range(3))}, "generator"),

@@ -30,7 +30,7 @@ from luthier.surgery.part import inside, part_of, with_part
 from luthier.surgery.plan import Plan, make_plan
 from luthier.surgery.pruned import Pruned
 from luthier.surgery.reconstruct import reconstruct
-from luthier.surgery.size import file_size
+from luthier.surgery.size import FileSize
 from luthier.surgery.verify import Proof, demand, faithful, same_module, verify
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "widths_for",
 ]
 
+_CORRECTIONS = 3
 _COMPENSATIONS = {"mean": fold_means, "least_squares": reconstruct}
 
 
@@ -258,26 +259,39 @@ def widths_for(
         found: a sensitivity map, for the allocations that go by one.
         costs: further costs that a budget may name.
     """
-    known, budget = dict(costs or {}), amount.get("budget")
-    if budget is not None and "bytes" in budget and "bytes" not in known:
-        known["bytes"] = file_size(analysis)
+    known, budget = dict(costs or {}), amount.get("budget") or {}
     allocated = partial(allocate_widths, analysis, scores, method, rounding=rounding, sensitivity=found)
-    if budget is None or "latency" not in budget or "latency" in known:
-        return allocated(**amount, costs=known)
+    size = FileSize(analysis) if "bytes" in budget and "bytes" not in known else None
+    if size is not None:
+        known["bytes"] = size
+    timed = "latency" in budget and "latency" not in known
+    choose = partial(_timed, analysis, budget, allocated, known) if timed else partial(allocated, **amount, costs=known)
+    keep = choose()
+    for _ in range(_CORRECTIONS):
+        if size is None or not size.corrected(keep, _built(analysis, keep), budget["bytes"]):
+            break
+        keep = choose()
+    return keep
+
+
+def _built(analysis: Analysis, keep: Keep) -> nn.Module:
+    """The network that is left, unproven."""
+    return cut(analysis.model, analysis, keep, check=False).model
+
+
+def _timed(
+    analysis: Analysis, budget: Mapping[str, float], allocated: Callable[..., Keep], known: dict[str, Cost]
+) -> Keep:
+    """What stays for a budget of latency."""
     table = Table.here()
-    known["latency"] = Predictor(analysis, table)
+    costs = {**known, "latency": Predictor(analysis, table)}
 
     def keep_at(aim: float) -> Keep:
         with warnings.catch_warnings(action="ignore"):  # what counts is what is measured in the end
-            return allocated(**{**amount, "budget": {**budget, "latency": aim}}, costs=known)
+            return allocated(budget={**budget, "latency": aim}, costs=costs)
 
     try:
-        return to_latency(
-            analysis,
-            budget["latency"],
-            keep_at,
-            lambda tried: cut(analysis.model, analysis, tried, check=False).model,
-        )
+        return to_latency(analysis, budget["latency"], keep_at, partial(_built, analysis))
     finally:
         table.save()
 

@@ -30,7 +30,8 @@ class Task:
         valid: what to choose by.
         test: what to report at the very end, touched once.
         loss: "cross_entropy", "bce", "mse", "l1", "ctc", or a function of (outputs, target). Classes of -100 are
-            left out, in losses and in metrics.
+            left out, in losses and in metrics. It says too what targets of the outputs' shape are to metrics: shares
+            of classes ("cross_entropy"), or answers to yes/no questions ("bce").
         metrics: names (see :mod:`luthier.metrics`) or functions of (outputs, target); the first is the
             one that counts.
         batch_size: for data given as tensors.

@@ -85,15 +85,15 @@ class MissingExtra(LuthierError, ImportError):
     exit_code = 2
 
 
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """A hint for a misspelt name: ``did you mean 'x'?``, or None.
+def nearest(name: object, names: Iterable[object]) -> str | None:
+    """A hint for a misspelt name: ``did you mean 'x'?``, or None; what is no text is passed over.
 
     Example:
         >>> nearest("momentun", ["lr", "momentum"])
         "did you mean 'momentum'?"
     """
-    known = {other.casefold(): other for other in names}
-    close = difflib.get_close_matches(name.casefold(), list(known), n=1)
+    known = {other.casefold(): other for other in names if isinstance(other, str)}
+    close = difflib.get_close_matches(name.casefold(), list(known), n=1) if isinstance(name, str) else []
     return f"did you mean {known[close[0]]!r}?" if close else None
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from luthier.errors import UsageError, unknown
+from luthier.errors import UsageError, nearest, unknown
 from luthier.parameters import (
     KINDS,
     Choice,
@@ -57,7 +57,7 @@ class Space:
         named: the parameters by keyword.
 
     Raises:
-        UsageError: no parameters, a wrong type, or a condition on an unknown or circular parent.
+        UsageError: no parameters, a wrong type, a condition on an unknown or circular parent, or no predicates.
 
     Example:
         >>> space = Space(opt=Choice(["sgd", "adam"]), momentum=Float(0, 0.99).when(opt="sgd"))
@@ -70,11 +70,11 @@ class Space:
         parameters: Mapping[str, Parameter] | None = None,
         /,
         *,
-        where: Sequence[Predicate] | Predicate = (),
+        where: Sequence[Predicate] | Predicate | None = (),
         **named: Parameter,
     ) -> None:
         self.parameters: dict[str, Parameter] = {**(parameters or {}), **named}
-        self.where: tuple[Predicate, ...] = (where,) if callable(where) else tuple(where)
+        self.where = _predicates(where)
         if not self.parameters:
             raise UsageError("the space is empty", expected="at least one parameter", got="none")
         for name, parameter in self.parameters.items():
@@ -113,6 +113,7 @@ class Space:
                         f"{name!r} waits for a value that {parent!r} never takes",
                         expected=f"a value of {known}",
                         got=repr(value),
+                        fix=nearest(value, getattr(known, "options", ())),
                     )
             out[parent] = tuple(known.read(v) for v in values)
         return out
@@ -173,17 +174,30 @@ class Space:
         return row
 
     def broken(self, params: Params) -> int | None:
-        """Index of the first predicate of ``where`` that forbids these values, or None."""
+        """Index of the first predicate of ``where`` that forbids these values, or None.
+
+        Raises:
+            UsageError: a predicate looked for something that is not there.
+        """
         for i, predicate in enumerate(self.where):
             try:
                 allowed = predicate(dict(params))  # which it may change
             except KeyError as missing:
                 if missing.args and missing.args[0] in self.parameters and missing.args[0] not in params:
                     continue
-                raise
+                raise self._lacks(i, missing) from missing
             if not allowed:
                 return i
         return None
+
+    def _lacks(self, i: int, missing: KeyError) -> UsageError:
+        name = missing.args[0] if missing.args else None
+        return UsageError(
+            f"the predicate where[{i}] looks for {name!r}, which is not there",
+            expected="one of the parameters " + ", ".join(self.names),
+            got=f"KeyError in {_source(self.where[i])}",
+            fix=nearest(name, self.names),
+        )
 
     def allows(self, params: Params) -> bool:
         """Whether no predicate of ``where`` forbids these values."""
@@ -290,6 +304,25 @@ class Space:
     def load(self, params: Mapping[str, Any]) -> Params:
         """The inverse of :meth:`dump`, finding options by their printed form."""
         return {n: self.parameters[n].load(v) if n in self.parameters else v for n, v in params.items()}
+
+
+def _predicates(where: Any) -> tuple[Predicate, ...]:
+    """What was given as ``where``, as a tuple.
+
+    Raises:
+        UsageError: something that cannot be called.
+    """
+    listed = [where] if callable(where) else () if where is None else where
+    if isinstance(listed, str) or not isinstance(listed, Iterable):
+        listed = [listed]
+    for predicate in listed:
+        if not callable(predicate):
+            raise UsageError(
+                "a predicate of 'where' cannot be called",
+                expected='a function of the parameters, such as lambda p: p["x"] < 1, or a list of them',
+                got=repr(predicate),
+            )
+    return tuple(listed)
 
 
 def _source(predicate: Predicate) -> str:

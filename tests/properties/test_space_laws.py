@@ -139,10 +139,23 @@ def test_where_skips_what_is_not_active_and_names_what_forbids_all():
         never.draw(Key(0).generator("draw"))
 
 
-def test_a_mistake_in_a_predicate_is_not_hidden():
-    space = lt.Space(x=lt.Float(0, 1), where=[lambda p: p["y"] > 0])
-    with pytest.raises(KeyError, match="y"):
-        space.allows({"x": 0.5})
+@pytest.mark.parametrize("known", [0, 3])
+def test_a_mistake_in_a_predicate_is_not_hidden(known):
+    space = lt.Space(width=lt.Int(1, 99), where=[lambda p: True, lambda p: p["widht"] < 3])
+    with pytest.raises(UsageError, match=r"(?s)where\[1\] looks for 'widht'.*did you mean 'width'"):
+        space.allows({"width": 5})
+    free = lt.AskTell(lt.Space(width=lt.Int(1, 99)), minimize="loss", algorithm="random")
+    for _ in range(known):
+        free.tell(free.ask(), 1.0)
+    history = free.trials
+    with pytest.raises(UsageError, match=r"where\[1\] looks for 'widht'"):
+        lt.search.Random().ask(space, free.objectives, history, [], 1, Key(0, known))
+    with pytest.raises(ZeroDivisionError):
+        lt.Space(width=lt.Int(1, 9), where=lambda p: 1 / 0).allows({"width": 5})
+
+
+def test_no_predicate_is_none():
+    assert lt.Space(x=lt.Float(0, 1), where=None).where == ()
 
 
 @pytest.mark.parametrize(
@@ -162,6 +175,11 @@ def test_a_mistake_in_a_predicate_is_not_hidden():
         (lambda: lt.Space(x=["a", "b"]), "Choice"),
         (lambda: lt.Space(x=lt.Float(0, 1).when(y=1)), "y"),
         (lambda: lt.Space(m=lt.Choice(["a"]), x=lt.Float(0, 1).when(m="b")), "never takes"),
+        (lambda: lt.Space(m=lt.Choice(["adamw", 3]), x=lt.Float(0, 1).when(m="adam")), "did you mean 'adamw'"),
+        (lambda: lt.Choice(["adamw", None, 3], prior="adam"), "did you mean 'adamw'"),
+        (lambda: lt.Space(x=lt.Float(0, 1), where="x < 1"), "got: +'x < 1'"),
+        (lambda: lt.Space(x=lt.Float(0, 1), where=3), "cannot be called"),
+        (lambda: lt.Space(x=lt.Float(0, 1), where=[lambda p: True, "x < 1"]), "got: +'x < 1'"),
         (lambda: lt.Space(a=lt.Choice([1]).when(b=1), b=lt.Choice([1]).when(a=1)), "circle"),
         (lambda: _conditional().check({"model": "svm", "c": 1.0}), "did you mean 'C'"),
         (lambda: _conditional().check({"model": "svm"}), "missing"),

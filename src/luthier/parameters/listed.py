@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from luthier.errors import UsageError
+from luthier.errors import UsageError, nearest
 from luthier.parameters._kind import label, plain_value
 
 
@@ -57,7 +57,12 @@ class Listed:
         object.__setattr__(self, "condition", condition)
         object.__setattr__(self, "_places", {label(v): i for i, v in enumerate(values)})
         if prior is not None and not self.contains(prior):
-            raise UsageError(f"{kind}: the prior is none of the options", expected=list(values), got=repr(prior))
+            raise UsageError(
+                f"{kind}: the prior is none of the options",
+                expected=list(values),
+                got=repr(prior),
+                fix=nearest(prior, values),
+            )
         object.__setattr__(self, "prior", prior)
 
     @property

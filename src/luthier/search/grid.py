@@ -12,7 +12,7 @@ from luthier.errors import UsageError
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.parameters import Structure
-from luthier.search import _fresh
+from luthier.search import _checks, _fresh
 from luthier.search._walk import Walk
 from luthier.space import Float, Int, Params, Space
 from luthier.trial import Trial
@@ -31,9 +31,18 @@ class Grid:
 
     When it helps: few parameters with few values each, or a table that must be complete.
     When it hurts: from four parameters on; most of its trials then repeat what others have shown.
+    Price: 0.1 ms a proposal, and the predicates' own.
+
+    Formula:
+        all listed values, all of an Int with no more than so many levels, else the ends and what lies at i / (levels -
+        1) of the scale between them; their product in lexicographic order, the last parameter changing fastest
 
     Args:
         levels: how many values stand for a Float, and for an Int that has more.
+
+    Source:
+        full factorial designs: Fisher, "The design of experiments", 1935; why draws do better: Bergstra and Bengio,
+        "Random search for hyper-parameter optimization", JMLR 2012.
 
     Example:
         >>> from luthier import Choice, Float, Space
@@ -47,8 +56,7 @@ class Grid:
     _cache: list[_Place] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.levels < 1:
-            raise UsageError("Grid: 'levels' is below 1", expected="levels >= 1", got=self.levels)
+        _checks.whole(self, 1, levels=self.levels)
 
     def ask(
         self,

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from luthier.errors import UsageError
 from luthier.keys import Key
 from luthier.objectives import Objectives
 from luthier.pareto import Array
-from luthier.search import _fresh, _memory
+from luthier.search import _checks, _fresh, _memory
 from luthier.search._encode import Encoding
 from luthier.search._threads import OneThread
 from luthier.search.bayes import design, model, plateau
@@ -58,10 +59,14 @@ class Bayes:
         Jones, Schonlau and Welch, "Efficient global optimization of expensive black-box functions", 1998;
         Ament et al., "Unexpected improvements to expected improvement for Bayesian optimization", 2023; Jiao and Vert,
         "The Kendall and Mallows kernels for permutations", 2015; Hvarfner et al., "piBO", 2022; Feurer, Letham and
-        Bakshy, "Scalable meta-learning for Bayesian optimization", 2018.
+        Bakshy, "Scalable meta-learning for Bayesian optimization", 2018; kernels: Rasmussen and Williams, "Gaussian
+        processes for machine learning", 2006; EHVI: Emmerich et al., "Hypervolume-based expected improvement", 2011.
     """
 
     def __init__(self, initial: int | None = None, effort: Effort | None = None) -> None:
+        _checks.whole(self, 0, initial=0 if initial is None else initial)
+        if not isinstance(effort, Effort | None):
+            raise UsageError("Bayes: 'effort' cannot be used", expected="an Effort, or None", got=repr(effort))
         self.initial = initial
         self.effort = effort or Effort()
         self._memory: _memory.Memory | None = None

@@ -307,6 +307,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
+        if getattr(self.task.loader("train"), "persistent_workers", False):
+            iter(self.task.loader("train"))  # workers that stay draw their seed once, which the run before had done
         if self.devices.rank:  # the file holds the first process's streams: these would drop the same units
             seed_streams(self.recipe.seed + self.devices.rank + _APART * self.step)
         else:
@@ -318,9 +320,10 @@ class Trainer:
         return Record(**state["record"])
 
     def _generators(self) -> list[torch.Generator]:
-        """The training loader's own random stream, where it has one."""
+        """The training loader's own random streams, where it has any: its, its sampler's, its batch sampler's."""
         loader = self.task.loader("train")
-        places = (loader, getattr(loader, "sampler", None))
+        batches = getattr(loader, "batch_sampler", None)
+        places = (loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None))
         found = {id(g): g for p in places if isinstance(g := getattr(p, "generator", None), torch.Generator)}
         return list(found.values())
 
@@ -353,7 +356,8 @@ def fit(
         task: data, loss and metrics.
         checkpoint: a file, written after every epoch; where it is there already, training goes on from it, bit for bit
             as if it had not been interrupted. With several processes the first one's; the others' random streams
-            (dropout, augmentation) start anew. Whether it is of the same data is told of tensors and lists of batches.
+            (dropout, augmentation) start anew, as do those in workers that stay (``persistent_workers``). Whether it is
+            of the same data is told of tensors and lists of batches.
         fabric: a launched ``lightning.fabric.Fabric``: one device or several, see :mod:`luthier.devices`.
         progress: whether to show a live bar.
         on_epoch: called after each epoch with its number and its scores. Where masks grow by it, the epochs before are

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 import luthier as lt
 from luthier.distillation import Fade
@@ -131,6 +132,26 @@ def test_gradual_pruning_goes_on_bit_for_bit(tmp_path, keep, order):
         torch.equal(*pair) for pair in zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
     )
     assert [round(96 * z) for z in zeros] == [round(96 * lt.Schedule(0.8, steps=4)(e)) for e in (2, 3, 4, 5, 6)]
+
+
+def _sampled(data):
+    order = RandomSampler(data, generator=torch.Generator().manual_seed(3))
+    return DataLoader(data, batch_sampler=BatchSampler(order, 32, drop_last=False))
+
+
+@pytest.mark.parametrize(
+    "load", [_sampled, lambda data: DataLoader(data, 32, shuffle=True, num_workers=1, persistent_workers=True)]
+)
+def test_loaders_go_on_in_the_order_that_they_would_have_had(tmp_path, load):
+    x = torch.randn(96, 4, generator=torch.Generator().manual_seed(0))
+    data = TensorDataset(x, (x[:, 0] > 0).long())
+    how, nets = {"epochs": 3, "progress": False}, [_net(0), _net(0), _net(7)]
+    lt.fit(nets[0], lt.Task(train=load(data), valid=data.tensors), **how)
+    how["checkpoint"] = tmp_path / "a"
+    with pytest.raises(KeyboardInterrupt):
+        lt.fit(nets[1], lt.Task(train=load(data), valid=data.tensors), on_epoch=_at(1, _killed), **how)
+    lt.fit(nets[2], lt.Task(train=load(data), valid=data.tensors), **how)
+    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[2].parameters(), strict=True))
 
 
 def test_a_paused_trial_goes_on_after_the_epoch_that_it_reported(tmp_path):

@@ -155,7 +155,7 @@ class Trainer:
         if not math.isfinite(value):
             raise ObjectiveError(
                 f"training diverged: the loss is {value} at step {self.step}",
-                cause="too high a learning rate, or NaN in the data",
+                cause="too high a learning rate, NaN in the data, or a loss of one's own where nothing counts",
                 fix="lower lr, set clip, or check the inputs",
             )
         self.devices.backward(self.scaler.scale(loss * share))

@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 import luthier as lt
+from luthier.allocate import Rounding
 from luthier.measure.single import KINDS, milliseconds
 from luthier.measure.table import Predictor, Table
 from luthier.measure.widths import kinds, liked, multiple_for, price
 from luthier.model import analyse, cost
+from luthier.surgery import _neighbours, latency
 
 
 def work(spec):
@@ -144,3 +146,51 @@ def test_where_times_cannot_be_kept_that_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
     assert Table.here().path is None
+
+
+def test_a_last_step_beside_what_was_timed_comes_near(monkeypatch):
+    """Times of our own: one width costs less than is predicted, and shares in between need an uneven cut."""
+    net = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 3))
+    analysis = analyse(net, torch.zeros(1, 4))
+    scores = {g.name: torch.arange(g.size, 0, -1.0) for g in analysis.groups}
+
+    def widths(keep):
+        return [len(keep.get(name, range(32))) for name in ("0", "2")]
+
+    def predicted(keep):
+        return sum(widths(keep))
+
+    def true(keep):
+        return widths(keep)[0] + 0.7 * widths(keep)[1]
+
+    timed = []
+    monkeypatch.setattr(latency._Timer, "__init__", lambda self, *_: None)
+    monkeypatch.setattr(latency._Timer, "ratio", lambda self, keep: timed.append(keep) or true(keep) / true({}))
+
+    def keep_at(aim):  # equal widths, as "uniform" has them, in steps of 4
+        width = min(32, max(4, 4 * int(aim * 8)))
+        return {name: list(range(width)) for name in ("0", "2")} if width < 32 else {}
+
+    def beside(keep):
+        return _neighbours(analysis, scores, Rounding(2), keep)
+
+    share = 0.685
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = latency.to_latency(analysis, share, keep_at, lambda keep: keep, latency.Nearby(predicted, beside))
+    assert share * 0.98 <= true(found) / true({}) <= share
+    assert len(timed) <= latency.ROUNDS + latency.LAST
+    with pytest.warns(UserWarning, match="nearest latency"):
+        latency.to_latency(analysis, share, keep_at, lambda keep: keep)
+
+
+def test_neighbours_differ_in_one_width_and_keep_the_best():
+    net = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+    analysis = analyse(net, torch.zeros(1, 4))
+    scores = {"0": torch.arange(12.0), "2": torch.arange(8.0)}
+    found = list(_neighbours(analysis, scores, Rounding(4), {"0": [8, 9, 10, 11]}))
+    assert found == [
+        {"0": [4, 5, 6, 7, 8, 9, 10, 11]},
+        {},
+        {"0": [8, 9, 10, 11], "2": [4, 5, 6, 7]},
+    ]

@@ -27,6 +27,7 @@ from luthier.model.groups import Group
 __all__ = [
     "Allocation",
     "Cost",
+    "CostLimits",
     "Ratio",
     "Request",
     "Rounding",
@@ -41,6 +42,7 @@ __all__ = [
     "ratios",
     "savings",
     "step_of",
+    "strongest",
 ]
 
 Ratio = float | Mapping[str, float]
@@ -315,10 +317,11 @@ def _rounded(groups: Iterable[Group], widths: Mapping[str, float], rounding: Rou
 
 
 def _pick(request: Request, widths: Mapping[str, int]) -> Keep:
-    out = {}
-    for group in request.groups:
-        count = widths[group.name]
-        if count < group.size:
-            best = np.argsort(-request.scores[group.name].double().cpu().numpy(), kind="stable")[:count]
-            out[group.name] = sorted(int(i) for i in best)
-    return out
+    return {
+        g.name: strongest(request.scores[g.name], widths[g.name]) for g in request.groups if widths[g.name] < g.size
+    }
+
+
+def strongest(scores: Tensor, count: int) -> list[int]:
+    """The indices of the highest scores, sorted; of equal ones the first."""
+    return sorted(int(i) for i in np.argsort(-scores.double().cpu().numpy(), kind="stable")[:count])

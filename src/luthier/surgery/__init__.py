@@ -11,7 +11,17 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from luthier import importance
-from luthier.allocate import Allocation, Cost, Ratio, Rounding, SensitivityMap, measure_map, needs_map
+from luthier.allocate import (
+    Allocation,
+    Cost,
+    CostLimits,
+    Ratio,
+    Rounding,
+    SensitivityMap,
+    measure_map,
+    needs_map,
+    strongest,
+)
 from luthier.allocate import allocate as allocate_widths
 from luthier.errors import CheckError, UsageError, unknown
 from luthier.importance import Criterion, Evidence
@@ -24,7 +34,7 @@ from luthier.surgery.blueprint import Attributes, Blueprint
 from luthier.surgery.compensate import compensate as fold_means
 from luthier.surgery.cut import cut_program, rebuild, slice_state
 from luthier.surgery.depth import Branch, branch_scores, branches, drop_branches
-from luthier.surgery.latency import Keep, to_latency
+from luthier.surgery.latency import Keep, Nearby, to_latency
 from luthier.surgery.module import apply, attempts, attributes, cut_module
 from luthier.surgery.part import inside, part_of, with_part
 from luthier.surgery.plan import Plan, make_plan
@@ -49,6 +59,7 @@ __all__ = [
 ]
 
 _CORRECTIONS = 3
+_REACH = 3  # steps of a width
 _COMPENSATIONS = {"mean": fold_means, "least_squares": reconstruct}
 
 
@@ -265,7 +276,12 @@ def widths_for(
     if size is not None:
         known["bytes"] = size
     timed = "latency" in budget and "latency" not in known
-    choose = partial(_timed, analysis, budget, allocated, known) if timed else partial(allocated, **amount, costs=known)
+    nearby = partial(_neighbours, analysis, scores, rounding)
+    choose = (
+        partial(_timed, analysis, budget, allocated, known, nearby)
+        if timed
+        else partial(allocated, **amount, costs=known)
+    )
     keep = choose()
     for _ in range(_CORRECTIONS):
         if size is None or not size.corrected(keep, _built(analysis, keep), budget["bytes"]):
@@ -280,20 +296,38 @@ def _built(analysis: Analysis, keep: Keep) -> nn.Module:
 
 
 def _timed(
-    analysis: Analysis, budget: Mapping[str, float], allocated: Callable[..., Keep], known: dict[str, Cost]
+    analysis: Analysis,
+    budget: Mapping[str, float],
+    allocated: Callable[..., Keep],
+    known: dict[str, Cost],
+    neighbours: Callable[[Keep], Iterator[Keep]],
 ) -> Keep:
     """What stays for a budget of latency."""
     table = Table.here()
-    costs = {**known, "latency": Predictor(analysis, table)}
+    predict = Predictor(analysis, table)
+    costs: dict[str, Cost] = {**known, "latency": predict}
+    limits = CostLimits.of(analysis, {n: share for n, share in budget.items() if n != "latency"} or {"macs": 1}, costs)
 
     def keep_at(aim: float) -> Keep:
         with warnings.catch_warnings(action="ignore"):  # what counts is what is measured in the end
             return allocated(budget={**budget, "latency": aim}, costs=costs)
 
     try:
-        return to_latency(analysis, budget["latency"], keep_at, partial(_built, analysis))
+        nearby = Nearby(predict, lambda keep: (k for k in neighbours(keep) if limits.used(k) <= 1))
+        return to_latency(analysis, budget["latency"], keep_at, partial(_built, analysis), nearby)
     finally:
         table.save()
+
+
+def _neighbours(analysis: Analysis, scores: Mapping[str, Tensor], rounding: Rounding, keep: Keep) -> Iterator[Keep]:
+    """The cuts that differ from one in the width of one group, by a few steps."""
+    for group in (g for g in analysis.all_groups if g.name in scores):
+        now = len(keep.get(group.name, range(group.size)))
+        for width in rounding.widths(group):
+            if 0 < abs(width - now) <= _REACH * rounding.step(group):
+                rest = {name: index for name, index in keep.items() if name != group.name}
+                mine = {} if width == group.size else {group.name: strongest(scores[group.name], width)}
+                yield rest | mine
 
 
 def _all_finite(analysis: Analysis) -> None:

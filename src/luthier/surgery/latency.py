@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,11 +21,40 @@ from luthier.model.trace import Inputs
 
 Keep = dict[str, list[int]]
 ROUNDS = 6
+LAST = 3
 CLOSE = 0.02
 
 
+@dataclass(frozen=True)
+class Nearby:
+    """What a last, finer step goes by.
+
+    Attributes:
+        predict: from what stays to its latency, in any unit.
+        cuts: from a cut to those that differ from it in the width of one group.
+    """
+
+    predict: Callable[[Keep], float]
+    cuts: Callable[[Keep], Iterable[Keep]]
+
+    def nearest(self, tried: Sequence[tuple[float, Keep]], aim: float) -> Keep | None:
+        """Of all cuts beside those that were timed, and not yet timed, the one that comes nearest to an aim."""
+        best: tuple[float, Keep] | None = None
+        for found, keep in tried:
+            scale = found / self.predict(keep)
+            for other in self.cuts(keep):
+                off = abs(scale * self.predict(other) / aim - 1)
+                if off < 2 * CLOSE and (best is None or off < best[0]) and all(other != k for _, k in tried):
+                    best = (off, other)
+        return None if best is None else best[1]
+
+
 def to_latency(
-    analysis: Analysis, share: float, keep_at: Callable[[float], Keep], build: Callable[[Keep], nn.Module]
+    analysis: Analysis,
+    share: float,
+    keep_at: Callable[[float], Keep],
+    build: Callable[[Keep], nn.Module],
+    nearby: Nearby | None = None,
 ) -> Keep:
     """What stays so that the measured latency is a share of the dense network's: at most, and nearly.
 
@@ -33,6 +63,7 @@ def to_latency(
         share: of the dense network's latency in ONNX Runtime on one thread.
         keep_at: from a share of the *predicted* latency to what stays.
         build: the network that is left, unproven.
+        nearby: what cuts beside those that were timed are predicted with, where none of these is near enough.
 
     Returns:
         the slowest of the cuts tried that is within the budget, or the nearest one, with a warning that says so.
@@ -57,15 +88,22 @@ def to_latency(
                 continue
             found = timer.ratio(build(keep))
             tried.append((found, keep))
-            if share * (1 - CLOSE) <= found <= share or len(tried) == ROUNDS:
+            if _near(tried, share) or len(tried) == ROUNDS:
                 break
             aim *= share * (1 - CLOSE / 2) / found
+        for _ in range(LAST):
+            other = nearby and not _near(tried, share) and nearby.nearest(tried, share * (1 - CLOSE / 2))
+            if not other:
+                break
+            tried.append((timer.ratio(build(other)), other))
     within = [(found, keep) for found, keep in tried if found <= share]
     found, keep = max(within, key=lambda t: t[0]) if within else min(tried, key=lambda t: t[0])
-    if not share * (1 - CLOSE) <= found <= share:
+    if not _near(tried, share):
         others = ", ".join(f"{ratio:.3f}" for ratio, _ in sorted(tried, key=lambda t: t[0]))
         why = (
-            "widths come in steps" if len(tried) < ROUNDS else f"{ROUNDS} cuts were built and timed, no more are tried"
+            "widths come in steps"
+            if len(tried) < ROUNDS
+            else f"{len(tried)} cuts were built and timed, no more are tried"
         )
         warnings.warn(
             f"the nearest latency found is {found:.3f} of the dense network's, {share:g} asked: {why} "
@@ -73,6 +111,10 @@ def to_latency(
             stacklevel=3,
         )
     return keep
+
+
+def _near(tried: Sequence[tuple[float, Keep]], share: float) -> bool:
+    return any(share * (1 - CLOSE) <= found <= share for found, _ in tried)
 
 
 class _Timer:

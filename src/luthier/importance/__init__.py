@@ -113,8 +113,9 @@ def score(
         analysis: of the network.
         criterion: a name (see ``luthier methods``), an object, or a function of your own; "auto" chooses by what
             there is to go by.
-        data: batches, as (inputs, target) pairs, where the criterion needs them.
-        loss: from the model's output and the target to a number, or a name such as "cross_entropy".
+        data: batches, as (inputs, target) pairs, or tensors (inputs, target), where the criterion needs them.
+        loss: from the model's output and the target to a number, or a name: a task's ("cross_entropy", "bce", "mse"
+            ...) or one in ``torch.nn.functional``.
         groups: which groups; all that are cut by default if None.
         seed: for criteria that draw.
 
@@ -325,8 +326,9 @@ def weight_scores(
     Args:
         model: the network.
         criterion: a name, an object or a function, of the kind that scores weights.
-        data: batches, as (inputs, target) pairs, where the criterion needs them.
-        loss: from the model's output and the target to a number, or a name such as "cross_entropy".
+        data: batches, as (inputs, target) pairs, or tensors (inputs, target), where the criterion needs them.
+        loss: from the model's output and the target to a number, or a name: a task's ("cross_entropy", "bce", "mse"
+            ...) or one in ``torch.nn.functional``.
         seed: for criteria that draw.
 
     Returns:

@@ -164,7 +164,7 @@ def prune_neurons(
         model: any module; it is not changed.
         inputs: example inputs: a tensor, a tuple of arguments, or a dict of keyword arguments.
         ratio: the share that goes from every free axis, or shares by pattern of group names.
-        threshold: instead: whatever scores below it goes.
+        threshold: instead: whatever scores below it goes; without an allocation.
         budget: instead: the share of "macs", "params", "bytes" or "latency" that may be left; bytes are those of the
             ONNX file, latency is ONNX Runtime's on the example inputs, predicted, then measured and corrected.
         criterion: what is unimportant: a name (see ``luthier methods``), an object, or a function of your own.
@@ -173,8 +173,8 @@ def prune_neurons(
         multiple: widths become multiples of it; "auto" is what measurements say that this machine's runtime likes.
             None is "auto" with a budget of latency, and 1 else, so that ratios are exactly what was asked for.
         minimum: the least number of indices that stay of each group.
-        data: batches of (inputs, target), where the criterion needs them.
-        loss: of (output, target), where the criterion needs it.
+        data: batches of (inputs, target), or tensors (inputs, target), where the criterion needs them.
+        loss: of (output, target), or a task's name for it, where the criterion needs it.
         compensate: "mean" folds the removed units' mean output over ``data`` into the consumers' biases;
             "least_squares" re-fits the consumers' weights to what they computed before.
         head_dim: cut the size of attention heads as well as their number.

@@ -9,6 +9,7 @@ from torch import nn
 
 import luthier as lt
 from luthier.allocate import Rounding
+from luthier.errors import BudgetError
 from luthier.measure.single import KINDS, milliseconds
 from luthier.measure.table import Predictor, Table
 from luthier.measure.widths import kinds, liked, multiple_for, price
@@ -103,6 +104,21 @@ def test_auto_looks_at_the_layers_of_the_network(net):
     assert kinds(analysis) == ["conv", "linear"]
     assert multiple_for(analysis, 4) == 4
     assert multiple_for(analysis, "auto", Table(None, measure=lambda spec: 1.0)) == 16
+
+
+@pytest.mark.parametrize(("share", "width"), [(0.5, 16), (0.3, 8), (0.1, 2)])
+def test_auto_goes_below_what_is_liked_where_no_budget_can_be_met_with_it(monkeypatch, share, width):
+    """Of 32 hidden units, whose number is the MACs' share: 16, the half of it, or an eighth stay in one step."""
+    monkeypatch.setattr(
+        "luthier.surgery.multiple_for", lambda analysis, multiple: 16 if multiple == "auto" else multiple
+    )
+    net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4))
+    with warnings.catch_warnings(action="ignore"):
+        pruned = lt.prune_neurons(net, torch.zeros(1, 8), budget={"macs": share}, multiple="auto")
+    assert pruned.model[0].out_features == width
+    if share < 0.5:
+        with pytest.raises(BudgetError, match="multiple=1"):
+            lt.prune_neurons(net, torch.zeros(1, 8), budget={"macs": share}, multiple=16)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,12 +54,11 @@ def command(
 ) -> None:
     """Cut neurons from the network that FILE defines, once, and prove the result; no search."""
     from luthier import importance
-    from luthier.allocate import Rounding, needs_map
+    from luthier.allocate import needs_map
     from luthier.compression.line import loss_of, sample
     from luthier.distillation import distill
-    from luthier.measure.widths import multiple_for
     from luthier.model import analyse
-    from luthier.surgery import cut, widths_for
+    from luthier.surgery import cut, rounded, widths_for
     from luthier.train import recalibrate
 
     if (ratio is None) == (not budget):
@@ -70,14 +70,9 @@ def command(
     method = allocate or ("uniform" if ratio is not None else "sensitivity")
     analysis = analyse(model, task.example())
     scores = importance.score(analysis, criterion, sample(task), loss_of(task), groups=analysis.groups)
-    keep = widths_for(
-        analysis,
-        scores,
-        {"ratio": ratio, "budget": as_mapping(budget) or None},
-        method,
-        Rounding(multiple_for(analysis, multiple)),
-        _shown(console, analysis, scores, task) if needs_map(method) else None,
-    )
+    amount = {"ratio": ratio, "budget": as_mapping(budget) or None}
+    found = _shown(console, analysis, scores, task) if needs_map(method) else None
+    keep = rounded(partial(widths_for, analysis, scores, amount, method, found=found), analysis, multiple)
     pruned = cut(model, analysis, keep)
     recalibrate(pruned.model, task)
     if epochs:

@@ -23,7 +23,7 @@ from luthier.allocate import (
     strongest,
 )
 from luthier.allocate import allocate as allocate_widths
-from luthier.errors import CheckError, UsageError, unknown
+from luthier.errors import BudgetError, CheckError, UsageError, unknown
 from luthier.importance import Criterion, Evidence
 from luthier.measure.table import Predictor, Table
 from luthier.measure.widths import multiple_for
@@ -170,7 +170,8 @@ def prune_neurons(
         criterion: what is unimportant: a name (see ``luthier methods``), an object, or a function of your own.
         allocate: how much goes where.
         protect: names of modules whose output width stays; the model's own outputs always stay.
-        multiple: widths become multiples of it; "auto" is what measurements say that this machine's runtime likes.
+        multiple: widths become multiples of it; "auto" is what measurements say that this machine's runtime likes,
+            or half of that, and so on, where no budget can be met with it.
             None is "auto" with a budget of latency, and 1 else, so that ratios are exactly what was asked for.
         minimum: the least number of indices that stay of each group.
         data: batches of (inputs, target), or tensors (inputs, target), where the criterion needs them.
@@ -220,15 +221,10 @@ def prune_neurons(
     scores = importance.score(analysis, criterion, data, loss, groups=groups, seed=seed)
     if multiple is None:
         multiple = "auto" if budget is not None and "latency" in budget else 1
-    keep = widths_for(
-        analysis,
-        scores,
-        {"ratio": ratio, "threshold": threshold, "budget": budget},
-        allocate,
-        Rounding(multiple_for(analysis, multiple), minimum),
-        _map(analysis, scores, data, loss) if needs_map(allocate) else None,
-        costs,
-    )
+    amount = {"ratio": ratio, "threshold": threshold, "budget": budget}
+    found = _map(analysis, scores, data, loss) if needs_map(allocate) else None
+    choose = partial(widths_for, analysis, scores, amount, allocate, found=found, costs=costs)
+    keep = rounded(choose, analysis, multiple, minimum)
     pruned = cut(model, analysis, keep, target=target)
     if compensate is not None:
         _COMPENSATIONS[compensate](pruned.model, analysis, pruned.plan, data)
@@ -250,11 +246,34 @@ def _map(analysis: Analysis, scores: Mapping[str, Tensor], data: Any, loss: Any)
     return measure_map(analysis, scores, lambda model: importance.mean_loss(model, data, loss))
 
 
+def rounded(choose: Callable[..., Keep], analysis: Analysis, multiple: int | str, minimum: int = 1) -> Keep:
+    """Which indices stay, in multiples; "auto" goes below the liked one where no budget can be met with it.
+
+    Args:
+        choose: from ``rounding=`` to which indices stay.
+        analysis: of the network.
+        multiple: a number, or "auto".
+        minimum: the least number of indices that stay of each group.
+
+    Raises:
+        BudgetError: no cut meets the budget.
+    """
+    step = multiple_for(analysis, multiple)
+    while True:
+        try:
+            return choose(rounding=Rounding(step, minimum))
+        except BudgetError:
+            if multiple != "auto" or step == 1:
+                raise
+        step //= 2
+
+
 def widths_for(
     analysis: Analysis,
     scores: Mapping[str, Tensor],
     amount: Mapping[str, Any],
     method: str | Allocation,
+    *,
     rounding: Rounding,
     found: SensitivityMap | None = None,
     costs: Mapping[str, Cost] | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,24 @@ def suggested(belief: Belief, index: int, generator: np.random.Generator, taken:
     if params is None or params in taken or not belief.space.allows(params):
         return None
     return params
+
+
+def several(n: int, propose: Callable[[int], Params | None], taken: Taken) -> list[Params]:
+    """So many proposals, each of them taken from then on; fewer where there are no more.
+
+    Args:
+        n: how many are wanted.
+        propose: from a number below n to a combination that is not taken, or None.
+        taken: what must not be repeated.
+    """
+    found: list[Params] = []
+    for i in range(n):
+        params = propose(i)
+        if params is None:
+            break
+        taken.add(params)
+        found.append(params)
+    return found
 
 
 def draw(space: Space, generator: np.random.Generator, taken: Taken, bend: Bend | None = None) -> Params | None:

@@ -187,21 +187,19 @@ class CMAES:
         memory = _memory.recall(self._cache[0].memory if self._cache else None, space, objectives)
         run = self._advance(memory, memory.table(history), list(history))
         self._cache[:] = [run]
-        taken, found = memory.taken(history, pending), list[Params]()
+        taken = memory.taken(history, pending)
         trials = len(history) + len(pending)
-        for i in range(n):
+
+        def propose(i: int) -> Params | None:
             generator = key.for_trial(key.trial + i).generator("cmaes")
             unit = run.draw(generator)
-            params = (
+            return (
                 _fresh.suggested(memory.belief, trials + i, generator, taken)
                 or _fresh.first(memory.encoding, unit, taken)
                 or _fresh.draw(space, generator, taken, memory.belief.bend(trials + i))
             )
-            if params is None:
-                break
-            taken.add(params)
-            found.append(params)
-        return found
+
+        return _fresh.several(n, propose, taken)
 
     def _advance(self, memory: _memory.Memory, table: _memory.Table, trials: list[Trial]) -> _Run:
         """Folds complete generations of finished trials into the state."""

@@ -75,24 +75,22 @@ class NSGA2:
         memory = _memory.recall(self._cache[0] if self._cache else None, space, objectives)
         self._cache[:] = [memory]
         parents = self._parents(memory.table(history))
-        taken, found = memory.taken(history, pending), list[Params]()
+        taken = memory.taken(history, pending)
         trials, trust = len(history) + len(pending), memory.trust(history)
-        for i in range(n):
+
+        def propose(i: int) -> Params | None:
             generator = key.for_trial(key.trial + i).generator("nsga2")
             started = trials + i >= self.population and len(parents) >= 2
             unit = (
                 self._children(memory.encoding, parents, generator) if started else np.empty((0, len(memory.encoding)))
             )
-            params = (
+            return (
                 _fresh.suggested(memory.belief, trials + i, generator, taken)
                 or _fresh.first(memory.encoding, unit, taken)
                 or _fresh.draw(space, generator, taken, memory.belief.bend(trials + i, trust))
             )
-            if params is None:
-                break
-            taken.add(params)
-            found.append(params)
-        return found
+
+        return _fresh.several(n, propose, taken)
 
     def _parents(self, table: _memory.Table) -> Array:
         """Unit rows of the population, best first, shape (<= population, d)."""

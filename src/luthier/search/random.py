@@ -44,16 +44,15 @@ class Random:
         """See :class:`luthier.search.Algorithm`."""
         memory = self._memory = _memory.recall(self._memory, space, objectives)
         belief, trust = memory.belief, memory.trust(history)
-        taken, found = memory.taken_in(history, pending), list[Params]()
-        for i in range(key.trial, key.trial + n):
-            generator, bend = key.for_trial(i).generator("random"), belief.bend(i, trust)
-            params = _fresh.suggested(belief, i, generator, taken)
-            params = params or _fresh.draw(space, generator, taken, bend)
-            if params is None:
-                break
-            taken.add(params)
-            found.append(params)
-        return found
+        taken = memory.taken_in(history, pending)
+
+        def propose(i: int) -> Params | None:
+            trial = key.trial + i
+            generator, bend = key.for_trial(trial).generator("random"), belief.bend(trial, trust)
+            guess = _fresh.suggested(belief, trial, generator, taken)
+            return guess or _fresh.draw(space, generator, taken, bend)
+
+        return _fresh.several(n, propose, taken)
 
 
 METHOD = Random

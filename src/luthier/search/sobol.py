@@ -45,19 +45,18 @@ class Sobol:
         """See :class:`luthier.search.Algorithm`."""
         memory = self._memory = _memory.recall(self._memory, space, objectives)
         belief, trust = memory.belief, memory.trust(history)
-        taken, found = memory.taken_in(history, pending), list[Params]()
-        for i in range(key.trial, key.trial + n):
-            generator, bend = key.for_trial(i).generator("sobol"), belief.bend(i, trust)
-            point = _net.point(key.seed, i, space.width)
-            params: Params | None = _fresh.suggested(belief, i, generator, taken)
+        taken = memory.taken_in(history, pending)
+
+        def propose(i: int) -> Params | None:
+            trial = key.trial + i
+            generator, bend = key.for_trial(trial).generator("sobol"), belief.bend(trial, trust)
+            point = _net.point(key.seed, trial, space.width)
+            params: Params | None = _fresh.suggested(belief, trial, generator, taken)
             params = params or space.from_unit((point if bend is None else bend(point)).tolist())
-            if params in taken or not space.allows(params):
-                params = _fresh.draw(space, generator, taken, bend)
-            if params is None:
-                break
-            taken.add(params)
-            found.append(params)
-        return found
+            free = params not in taken and space.allows(params)
+            return params if free else _fresh.draw(space, generator, taken, bend)
+
+        return _fresh.several(n, propose, taken)
 
 
 METHOD = Sobol

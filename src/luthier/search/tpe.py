@@ -264,25 +264,23 @@ class TPE:
         memory = _memory.recall(self._cache[0] if self._cache else None, space, objectives)
         self._cache[:] = [memory]
         good, bad = self._split(memory, history, pending)
-        taken, found = memory.taken(history, pending), list[Params]()
+        taken = memory.taken(history, pending)
         trials = len(history) + len(pending)
-        for i in range(n):
+
+        def propose(i: int) -> Params | None:
             generator = key.for_trial(key.trial + i).generator("tpe")
             unit = (
                 self._candidates(memory.belief, good, bad, generator)
                 if len(good.rows)
                 else np.empty((0, len(memory.encoding)))
             )
-            params = (
+            return (
                 _fresh.suggested(memory.belief, trials + i, generator, taken)
                 or _fresh.first(memory.encoding, unit, taken)
                 or _fresh.draw(space, generator, taken, memory.belief.bend(trials + i))
             )
-            if params is None:
-                break
-            taken.add(params)
-            found.append(params)
-        return found
+
+        return _fresh.several(n, propose, taken)
 
     def _candidates(self, belief: Belief, good: Parzen, bad: Parzen, generator: np.random.Generator) -> Array:
         """Per dimension the value of highest ratio; then whole draws by the sum of their log ratios."""

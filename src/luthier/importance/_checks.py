@@ -144,6 +144,6 @@ def _finite(scores: Tensor, name: str, criterion: Any) -> Tensor:
             expected="finite numbers",
             got=f"{wrong} of {scores.numel()} are not",
             cause="data or weights that are not finite, a loss that overflows, or a division by zero",
-            fix=_OTHER + ", or look for NaN in the data",
+            fix="look for NaN in the weights and the data, or use another criterion",
         )
     return scores

@@ -99,18 +99,18 @@ def to_latency(
     within = [(found, keep) for found, keep in tried if found <= share]
     found, keep = max(within, key=lambda t: t[0]) if within else min(tried, key=lambda t: t[0])
     if not _near(tried, share):
-        others = ", ".join(f"{ratio:.3f}" for ratio, _ in sorted(tried, key=lambda t: t[0]))
-        why = (
-            "widths come in steps"
-            if len(tried) < ROUNDS
-            else f"{len(tried)} cuts were built and timed, no more are tried"
-        )
-        warnings.warn(
-            f"the nearest latency found is {found:.3f} of the dense network's, {share:g} asked: {why} "
-            f"(measured: {others})",
-            stacklevel=3,
-        )
+        _say_how_near(found, tried, share)
     return keep
+
+
+def _say_how_near(found: float, tried: Sequence[tuple[float, Keep]], share: float) -> None:
+    others = ", ".join(f"{ratio:.3f}" for ratio, _ in sorted(tried, key=lambda t: t[0]))
+    steps = len(tried) < ROUNDS
+    why = "widths come in steps" if steps else f"{len(tried)} cuts were built and timed, no more are tried"
+    warnings.warn(
+        f"the nearest latency found is {found:.3f} of the dense network's, {share:g} asked: {why} (measured: {others})",
+        stacklevel=4,
+    )
 
 
 def _near(tried: Sequence[tuple[float, Keep]], share: float) -> bool:

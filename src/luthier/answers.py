@@ -24,7 +24,13 @@ _SAME: dict[Any, str] = {
     F.binary_cross_entropy_with_logits: "bce",
     nn.BCELoss: "bce",
     nn.BCEWithLogitsLoss: "bce",
+    F.mse_loss: "mse",
+    nn.MSELoss: "mse",
+    **dict.fromkeys((F.l1_loss, F.smooth_l1_loss, F.huber_loss), "l1"),
+    **dict.fromkeys((nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss), "l1"),
 }
+OF_NUMBERS = ("mse", "l1")
+"""Losses of numbers that are no classes."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Known:
 
     Attributes:
         outputs: "logits" (log probabilities are), "probabilities", or "numbers", which say nothing about classes.
-        loss: "cross_entropy" where each example is of one class, "bce" for yes/no questions; anything else: not known.
+        loss: "cross_entropy" where each example is of one class, "bce" for yes/no questions; else nothing.
     """
 
     outputs: str = "logits"

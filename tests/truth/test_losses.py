@@ -8,7 +8,7 @@ from torch.distributions import Categorical, kl_divergence
 
 import luthier as lt
 from luthier.distillation import losses
-from luthier.distillation.lesson import DEFAULT, Fade, Lesson
+from luthier.distillation.lesson import DEFAULT, Fade, Lesson, fading
 from luthier.distillation.losses.kl import KL
 from luthier.distillation.taps import Taps, read_taps
 from luthier.errors import UsageError
@@ -365,6 +365,73 @@ def test_the_default_ends_with_the_task_alone():
     for done, expected in ((0.0, 0.5 * kl + 0.5 * own), (0.5, 0.25 * kl + 0.75 * own), (1.0, own)):
         lesson.done = done
         assert torch.allclose(lesson(student, Batch((x,), y)), expected)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 1), (8, 3), (8, 3, 5)])
+def test_kl_of_yes_no_questions_is_the_divergence_of_each(shape):
+    x, target = torch.randn(8, 4), torch.randint(2, shape).double()
+    target.view(-1)[3] = -100  # does not count
+    mine, theirs = torch.randn(shape, dtype=torch.double), torch.randn(shape, dtype=torch.double)
+    task = Task(train=(x, target), valid=(x, target), loss="bce")
+    student = Says(mine)
+    lesson = Lesson(student, Says(theirs), task, {"kl": 1.0}, 3.0)
+    p, q = (torch.distributions.Bernoulli(logits=z.flatten() / 3) for z in (theirs, mine))
+    each = torch.distributions.kl_divergence(p, q)[target.flatten() != -100]
+    assert lesson(student, Batch((x,), target)).item() == pytest.approx(9 * each.mean().item(), rel=1e-9)
+
+
+class Says(torch.nn.Module):
+    """Gives the same outputs whatever it is asked."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs = torch.nn.Parameter(outputs)
+
+    def forward(self, x):
+        return self.outputs
+
+
+def test_kl_of_yes_no_questions_none_of_which_counts_is_zero():
+    x, target = torch.randn(2, 4), torch.full((2, 3), -100.0)
+    student = torch.nn.Linear(4, 3)
+    task = Task(train=(x, target), valid=(x, target), loss="bce")
+    assert Lesson(student, torch.nn.Linear(4, 3), task, {"kl": 1.0})(student, Batch((x,), target)).item() == 0.0
+
+
+def far(outputs, target):
+    return (outputs - target).abs().mean()
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1", torch.nn.functional.huber_loss, torch.nn.MSELoss(), far])
+def test_the_default_teaches_numbers_by_their_squared_difference(loss):
+    torch.manual_seed(0)
+    x = torch.randn(64, 3)
+    teacher, student = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1)
+    task = Task(train=(x, torch.zeros(64, 1)), valid=(x, torch.zeros(64, 1)), loss=loss, metrics=["mse"])
+    how = {"epochs": 40, "lr": 0.05, "schedule": "constant", "keep": "last", "progress": False}
+    other = copy.deepcopy(student)
+    lt.distill(student, teacher, task, **how)
+    lt.distill(other, teacher, task, losses=fading(0.5, "mse"), **how)
+    assert torch.equal(student.weight, other.weight)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 1, 6)])
+def test_kl_of_outputs_that_are_no_classes_is_refused(shape):
+    with pytest.raises(UsageError, match="compares classes"):
+        KL()(torch.randn(shape), torch.randn(shape))
+
+
+def test_a_class_that_is_impossible_adds_nothing_to_kl():
+    mine, theirs = torch.randn(5, 4, dtype=torch.double), torch.randn(5, 4, dtype=torch.double)
+    closed = theirs.clone()
+    closed[:, 2] = -torch.inf
+    mine.requires_grad_()
+    p, q = closed.softmax(1), mine.softmax(1)
+    expected = (p[:, [0, 1, 3]] * (p[:, [0, 1, 3]] / q[:, [0, 1, 3]]).log()).sum(1).mean()
+    found = KL(1.0)(mine, closed)
+    assert found.item() == pytest.approx(expected.item())
+    wanted, got = (torch.autograd.grad(v, mine, retain_graph=True)[0] for v in (expected, found))
+    assert torch.allclose(wanted, got)
 
 
 def test_nothing_said_is_the_default():

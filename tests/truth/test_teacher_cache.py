@@ -235,3 +235,11 @@ def test_a_teacher_may_keep_more_than_tensors(tmp_path):
         teacher.extra = state
         answers_over(teacher, _loader(x, y), Layout(), Cache(tmp_path))
     assert len(list(tmp_path.iterdir())) == len(states) - 1  # two objects of a kind are alike
+
+
+@pytest.mark.parametrize("loss", ["bce", "mse"])
+def test_the_likeliest_of_outputs_that_are_no_classes_are_not_stored(tmp_path, loss):
+    x = torch.randn(8, 3)
+    task = lt.Task(train=(x, torch.zeros(8, 4)), valid=(x, torch.zeros(8, 4)), loss=loss, metrics=["mse"])
+    with pytest.raises(UsageError, match="no classes"):
+        lt.distill(nn.Linear(3, 4), nn.Linear(3, 4), task, cache=Cache(tmp_path, top_k=2), progress=False)

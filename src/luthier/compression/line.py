@@ -21,7 +21,7 @@ from luthier.batch import outputs_of
 from luthier.checkpoint import Curve, OnEpoch, seeded
 from luthier.compression.settings import digest
 from luthier.distillation.cache import is_fixed, outputs_over, with_teacher
-from luthier.distillation.lesson import Lesson, fading
+from luthier.distillation.lesson import Lesson, fading, suited
 from luthier.measure.latency import Latency, measure
 from luthier.measure.onnx_file import write_onnx
 from luthier.measure.table import Table
@@ -210,9 +210,13 @@ class Line:
         """Trains a cut network back, in place."""
         if recovery.kl <= 0:
             return Trainer(model, self.task, recovery.recipe).run(on_epoch)
-        lesson = Lesson(model, self.dense, self.task, fading(recovery.kl), recovery.temperature)
+        lesson = Lesson(model, self.dense, self.task, fading(recovery.kl, self._teaching), recovery.temperature)
         batches = with_teacher(self.dense, self.task, self.taught)
         return Trainer(model, self.task, recovery.recipe, lesson, batches).run(on_epoch)
+
+    @cached_property
+    def _teaching(self) -> str:
+        return suited(self.task, self.dense)
 
     def timed(self, model: nn.Module, dense_onnx: Path, rounds: int = 15) -> tuple[Latency, float]:
         """Measured latency of a network beside the dense one's file, and the ratio of the files' sizes."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset, default_collate
 
+from luthier.answers import OF_NUMBERS, name_of_loss
 from luthier.batch import Batch, Layout, device_of, read_batches
 from luthier.distillation.disk import Answers, Cache, key_of, stored
 from luthier.distillation.teachers import as_several, teach
@@ -100,7 +101,7 @@ def with_teacher(
         tell: told how much is written.
 
     Raises:
-        UsageError: a cache, and data that differ from pass to pass.
+        UsageError: a cache, and data that differ from pass to pass; or the likeliest classes of outputs that are none.
     """
     loader: Any = task.loader("train")
     teachers, prepare = as_several(teacher), prepare or (lambda loader: loader)
@@ -116,6 +117,13 @@ def with_teacher(
                 fix="tensors, or no cache",
             )
         return _on_the_fly(teachers, task, prepare(loader))
+    if cache is not None and cache.top_k is not None and name_of_loss(task.loss) in ("bce", *OF_NUMBERS):
+        raise UsageError(
+            "top_k stores the likeliest classes, and these outputs are no classes that compete",
+            expected="a task whose loss is cross_entropy, ctc, or a function of your own",
+            got=f"loss={name_of_loss(task.loss)!r}",
+            fix="Cache(folder), which stores all",
+        )
     layout = task.layout
     if known is not None:
         answers = [Answers((known,))]

@@ -10,11 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from luthier.batch import Batch, device_of, outputs_of
+from luthier.answers import OF_NUMBERS, name_of_loss
+from luthier.batch import IGNORED, Batch, device_of, outputs_of
+from luthier.checkpoint import seeded
 from luthier.distillation import losses as distillation_losses
 from luthier.distillation.disk import digest
 from luthier.distillation.losses import DistillationLoss, Sees
 from luthier.distillation.losses.hint import Hint
+from luthier.distillation.losses.kl import KL
 from luthier.distillation.taps import Maps, Pair, Tap, Taps, read_taps
 from luthier.distillation.teachers import as_several, read_shares, teach
 from luthier.errors import UsageError, unknown
@@ -54,9 +57,22 @@ class Fade:
         return self.start + done * (self.end - self.start)
 
 
-def fading(kl: float) -> dict[str, Weight]:
-    """KL with this weight and the task's own loss with the rest, at first; at the end the task's own alone."""
-    return {"kl": Fade(kl), "task": Fade(1.0 - kl, 1.0)}
+def fading(weight: float, by: str = "kl") -> dict[str, Weight]:
+    """A loss with this weight and the task's own with the rest, at first; at the end the task's own alone."""
+    return {by: Fade(weight), "task": Fade(1.0 - weight, 1.0)}
+
+
+def suited(task: Task, teacher: nn.Module) -> str:
+    """The loss of outputs that teaches by default: "kl", or "mse" where they are numbers and no classes.
+
+    The task's loss says which; where it is an unknown function, a single number an example is taken for no class.
+    """
+    name = name_of_loss(task.loss)
+    if name is not None:
+        return "mse" if name in OF_NUMBERS else "kl"
+    with seeded(0), evaluating(teacher):
+        outputs = task.layout.outputs(teach(teacher, next(task.batches("valid")).to(device_of(teacher))))
+    return "mse" if outputs.ndim < 2 or outputs.shape[1] == 1 else "kl"
 
 
 DEFAULT = fading(0.5)
@@ -134,6 +150,9 @@ def _over_time(weight: Share) -> list[Any]:
 
 class Lesson:
     """What a student is trained by.
+
+    Where the task's loss is "bce", every output answers a yes/no question: KL is then the mean over the questions of
+    the divergence between the two probabilities of yes and no.
 
     With several teachers every loss is the mean over them, by their shares. For KL that has the gradient of the
     divergence from the mean of their probabilities at the same temperature; the loss at its minimum is then how far
@@ -253,9 +272,11 @@ class Lesson:
         if not len(mine):
             yield nothing(student)
             return
+        asks = name_of_loss(self.task.loss) == "bce"
         for name, part in self.outputs.items():
             target = (_true_classes(batch, mask),) if part.sees == "targets" else ()
-            yield self.weight(name) * scalar(name, part(mine, theirs, *target))
+            pair = _questions(student, teacher, batch, mask) if asks and isinstance(part, KL) else (mine, theirs)
+            yield self.weight(name) * (scalar(name, part(*pair, *target)) if len(pair[0]) else nothing(student))
 
     def _of_features(self, teacher: int, mask: Tensor | None) -> Iterator[Tensor]:
         """The losses of features, each the mean over all pairs."""
@@ -287,6 +308,15 @@ class Lesson:
 
 def _projection(part: DistillationLoss) -> str:
     return getattr(part, "projection", "never")
+
+
+def _questions(student: Tensor, teacher: Tensor, batch: Batch, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Logits of the yes/no questions that count as logits of two classes, (questions, 2)."""
+    counted = torch.ones_like(student, dtype=torch.bool) if mask is None else mask[:, None].expand(student.shape)
+    if isinstance(batch.target, Tensor) and batch.target.numel() == student.numel():
+        counted = counted & (batch.target.reshape(student.shape) != IGNORED)
+    mine, theirs = student[counted] / 2, teacher[counted] / 2
+    return torch.stack([-mine, mine], 1), torch.stack([-theirs, theirs], 1)
 
 
 def _true_classes(batch: Batch, mask: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from luthier.checkpoint import OnEpoch, seeded
 from luthier.devices import One, as_devices
 from luthier.distillation.cache import as_cache, with_teacher
 from luthier.distillation.disk import Cache
-from luthier.distillation.lesson import DEFAULT, Lesson, Weight
+from luthier.distillation.lesson import Lesson, Weight, fading, suited
 from luthier.distillation.taps import Tap
 from luthier.distillation.teachers import as_several
 from luthier.model.keras import give_back, network_of
@@ -53,8 +53,9 @@ def distill(
         task: data, loss and metrics.
         losses: loss name -> weight; "task" is the task's own loss. See ``luthier methods``. Or name -> (weight, loss):
             a loss with settings of its own, or a function of (student's outputs, teacher's outputs). A weight may be a
-            function of the share of steps done, such as :class:`luthier.distillation.Fade`. None: half KL and half the
-            task's own at first, the task's own alone at the end, so that a teacher does not hold back a long run.
+            function of the share of steps done, such as :class:`luthier.distillation.Fade`. None: half KL (of tasks
+            whose loss is "mse" or "l1", half MSE) and half the task's own at first, the task's own alone at the end, so
+            that a teacher does not hold back a long run.
         temperature: softens the outputs in the losses that have one.
         taps: for losses of features: names of modules that both have, or pairs (student's, teacher's); None: after a
             cut what its plan says, else the outermost modules of the same name; only of those that run.
@@ -92,10 +93,11 @@ def distill(
     if fabric is not None:
         for network in (model, *teachers):
             network.to(fabric.device)
+    losses = losses or fading(0.5, suited(task, teachers[0]))
     with seeded(recipe.seed):
         plan = getattr(student, "plan", None)
         plan = plan if isinstance(plan, Plan) else None
-        lesson = Lesson(model, teachers, task, losses or DEFAULT, temperature, taps, teacher_weights, plan)
+        lesson = Lesson(model, teachers, task, losses, temperature, taps, teacher_weights, plan)
     share = (devices or One()).loader
     tell_size = Console(stderr=True).print if progress else None
     taught = None

@@ -23,7 +23,7 @@ class KL:
         temperature: T > 0; higher shows more of what the teacher thinks of the wrong classes.
 
     Raises:
-        UsageError: T is not positive.
+        UsageError: T is not positive, or outputs of fewer than two classes, which always agree.
 
     Source:
         Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015, section 2.
@@ -38,10 +38,17 @@ class KL:
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See :class:`luthier.distillation.losses.DistillationLoss`."""
+        if student.ndim < 2 or student.shape[1] < 2:
+            raise UsageError(
+                "KL compares classes, and these outputs are none",
+                expected="shape (n, classes, ...), with two classes or more",
+                got=tuple(student.shape),
+                fix="a task with loss='bce' for yes/no questions; the loss 'mse' for numbers",
+            )
         q = F.log_softmax(student / self.temperature, dim=1)
         p = F.log_softmax(teacher / self.temperature, dim=1)
-        per_position = F.kl_div(q, p, reduction="none", log_target=True).sum(1)
-        return per_position.mean() * self.temperature**2
+        parts = F.kl_div(q, p, reduction="none", log_target=True).masked_fill(p.isneginf(), 0.0)  # 0 log 0 = 0
+        return parts.sum(1).mean() * self.temperature**2
 
 
 METHOD = KL

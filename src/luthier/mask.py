@@ -164,8 +164,9 @@ def _merge(owner: nn.Module, masks: Mapping[str, Mask], made: dict[int, nn.Param
         return
     values = {}
     for leaf in masks:
-        key = id(owner.parametrizations[leaf].original)  # type: ignore[index, union-attr]
-        values[leaf] = made.setdefault(key, nn.Parameter(getattr(owner, leaf).detach().clone()))
+        held: Any = owner.parametrizations[leaf].original  # type: ignore[index, union-attr]
+        value = nn.Parameter(getattr(owner, leaf).detach().clone(), requires_grad=held.requires_grad)
+        values[leaf] = made.setdefault(id(held), value)
     order = next(iter(masks.values())).order
     plain = parametrize.type_before_parametrizations(owner)
     del owner.parametrizations

@@ -209,3 +209,12 @@ def test_weights_of_a_masked_network_go_back_into_a_sparser_one():
     start = lt.Rewind(half, at=0)
     most = start.onto(lt.prune_weights(half, ratio=0.8))
     assert (most.sparsity, _zeros(most.finalize())) == (0.8, 560)
+
+
+def test_what_was_frozen_is_frozen_once_masks_are_merged():
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    net[0].requires_grad_(False)
+    masked = lt.prune_weights(net, ratio=0.5)
+    wanted = {name: p.requires_grad for name, p in net.named_parameters()}
+    assert {name: p.requires_grad for name, p in masked.finalize().named_parameters()} == wanted
+    assert {n: p.requires_grad for n, p in lt.prune_weights(masked, ratio=0.7).finalize().named_parameters()} == wanted

@@ -117,11 +117,18 @@ class Layout:
             return item
         if isinstance(item, Mapping):
             return _from_dict(item, part)
-        if not isinstance(item, tuple | list) or len(item) <= self.targets or not _is_target(item[-1]):
+        if not isinstance(item, tuple | list) or len(item) <= self.targets or not _are_tensors(item):
             raise UsageError(
                 f"a batch of the {part} loader cannot be read",
                 expected=f"(input, ..., {', '.join(['target'] * self.targets)}), all tensors, or a dict with 'labels'",
-                got=f"{type(item).__name__}" + (f" of {len(item)}" if isinstance(item, tuple | list) else ""),
+                got=f"{type(item).__name__}" + (_listed(item) if isinstance(item, tuple | list) else ""),
+            )
+        if not all(t.ndim for t in item[-self.targets :] if isinstance(t, Tensor)):
+            raise UsageError(
+                f"the {part} loader gives single examples",
+                expected="batches, examples in their first dimension",
+                got="a target without dimensions",
+                fix="a DataLoader with batch_size=..., which puts examples together",
             )
         rest, last = tuple(item[: -self.targets]), tuple(item[-self.targets :])
         if len(last) > 1:
@@ -129,9 +136,16 @@ class Layout:
         return Batch(rest, last[0] if isinstance(last[0], Tensor) else tuple(last[0]))
 
 
-def _is_target(value: Any) -> bool:
-    several = isinstance(value, tuple | list) and len(value) > 0 and all(isinstance(v, Tensor) for v in value)
-    return isinstance(value, Tensor) or several
+def _are_tensors(item: tuple[Any, ...] | list[Any]) -> bool:
+    """Whether these are all tensors; the last may be several, as a target."""
+    *rest, last = item
+    several = last if isinstance(last, tuple | list) and last else (last,)
+    return all(isinstance(x, Tensor) for x in (*rest, *several))
+
+
+def _listed(item: tuple[Any, ...] | list[Any]) -> str:
+    kinds = ", ".join(type(x).__name__ for x in item[:4])
+    return f" of {len(item)}: {kinds}{', ...' if len(item) > 4 else ''}"
 
 
 def _from_dict(item: Mapping[str, Any], part: str) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -116,7 +117,9 @@ class Task:
     def count(self, part: str) -> int:
         """How many batches a part has; counted by going through them where the loader does not say."""
         loader = self.loader(part)
-        return len(loader) if isinstance(loader, Sized) else sum(1 for _ in loader)
+        with suppress(TypeError):  # such as a DataLoader over a stream, which has a length in name only
+            return len(cast(Sized, loader))
+        return sum(1 for _ in loader)
 
     def example(self) -> tuple[Tensor, ...]:
         """Inputs of the first batch for training: what a model is traced with.

@@ -127,6 +127,7 @@ class Trainer:
             ObjectiveError: the loss is no longer a finite number.
         """
         self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)  # what is left of backward passes before
         total, count = 0.0, 0
         for group in self._groups():
             size = sum(batch.size for batch in group)

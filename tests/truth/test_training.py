@@ -401,3 +401,46 @@ def test_looking_at_the_random_streams_does_not_start_cuda(monkeypatch):
         inside = torch.rand(4)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(inside, torch.rand(4, generator=torch.Generator().manual_seed(3)))
+
+
+def test_gradients_from_before_count_in_no_step():
+    x, y = torch.randn(16, 3), torch.randint(2, (16,))
+    task = lt.Task(train=[(x, y)], valid=[(x, y)])
+    fresh = nn.Linear(3, 2)
+    used = copy.deepcopy(fresh)
+    (100 * used(x).sum()).backward()
+    for net in (fresh, used):
+        lt.fit(net, task, epochs=2, optimizer="sgd", lr=0.1, progress=False)
+    assert torch.equal(fresh.weight, used.weight)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Examples one by one, without saying how many."""
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(20):
+            x = torch.randn(3, generator=generator)
+            yield x, (x[0] > 0).long()
+
+
+def test_a_stream_of_examples_is_learned_from_as_from_its_batches():
+    loader = torch.utils.data.DataLoader(Stream(), batch_size=8)
+    streamed = nn.Linear(3, 2)
+    listed = copy.deepcopy(streamed)
+    lt.fit(streamed, lt.Task(train=loader, valid=loader), epochs=3, progress=False)
+    lt.fit(listed, lt.Task(train=list(loader), valid=list(loader)), epochs=3, progress=False)
+    assert torch.equal(streamed.weight, listed.weight)
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        ([(torch.zeros(3), torch.tensor(1))], "single examples"),
+        ([((torch.zeros(4, 3),), torch.zeros(4).long())], "cannot be read"),
+        ([(torch.zeros(4, 3).numpy(), torch.zeros(4).long())], "cannot be read"),
+    ],
+)
+def test_batches_that_cannot_be_read_are_named(batches, words):
+    with pytest.raises(LuthierError, match=words):
+        lt.fit(nn.Linear(3, 2), lt.Task(train=batches, valid=batches), epochs=1, progress=False)

@@ -15,7 +15,7 @@ from luthier.search._standing import Standing, is_grid, standing
 from luthier.search._threads import OneThread
 from luthier.search._warm import with_experience
 from luthier.space import Params, Space
-from luthier.trial import Status, Trial
+from luthier.trial import Copies, Status, Trial
 
 
 class AskTell:
@@ -65,14 +65,15 @@ class AskTell:
         self._history: list[Trial] = []  # those that ended, by number
         self._pending: dict[int, Trial] = {}
         self._known: tuple[int, Standing] | None = None
+        self._copies = Copies()
 
     @property
     def trials(self) -> list[Trial]:
         """Every trial asked for or added, by number."""
-        return list(self._trials)
+        return self._copies.of(self._trials)
 
     def ask(self) -> Trial:
-        """The next proposal, as a running trial.
+        """The next proposal, as a running trial whose ``params`` are the caller's own.
 
         Raises:
             UsageError: every combination has been proposed, or no more that ``where`` allows are found.
@@ -88,7 +89,7 @@ class AskTell:
         trial = Trial(number, found[0], started=time.time())
         self._trials.append(trial)
         self._pending[number] = trial
-        return trial
+        return trial.copy()
 
     def tell(self, trial: Trial, result: Any = None, *, failed: str | None = None) -> None:
         """Records what came of a proposal.
@@ -106,11 +107,12 @@ class AskTell:
             raise UsageError(
                 "what was told of is no trial", expected="what ask() gave", got=repr(trial), fix="add(params, result)"
             )
-        mine = trial.number < len(self._trials) and self._trials[trial.number].params == trial.params
-        if not mine or self._trials[trial.number].finished:
+        known = self._trials[trial.number] if trial.number < len(self._trials) else None
+        mine = known is not None and known.started == trial.started  # its params are the caller's, who may change them
+        if known is None or not mine or known.finished:
             state = "it was told before" if mine else "it is from elsewhere"
             raise UsageError(f"trial {trial.number} cannot be told", cause=state, fix="add(params, result)")
-        self._end(self._outcome(trial, result, failed))
+        self._end(self._outcome(known, result, failed))
 
     def add(self, params: Params, result: Any = None, *, failed: str | None = None) -> None:
         """Records a result, or a failure, known from elsewhere (warm start).
@@ -124,7 +126,7 @@ class AskTell:
             UsageError: the parameters are not of this space, or both a result and a failure.
             ObjectiveError: the result is no result.
         """
-        trial = Trial(len(self._trials), self.space.check(params), started=time.time())
+        trial = Trial(len(self._trials), self.space.check(params), started=time.time()).copy()
         ended = self._outcome(trial, result, failed)
         self._trials.append(trial)
         self._end(ended)
@@ -156,12 +158,12 @@ class AskTell:
         best = self._standing().best
         if best is None:
             raise UsageError("there is no best trial yet", got="no completed trial", fix="tell a result first")
-        return best
+        return best.copy()
 
     @property
     def front(self) -> list[Trial]:
         """The completed trials that none other dominates."""
-        return self._standing().front
+        return [t.copy() for t in self._standing().front]
 
     def _standing(self) -> Standing:
         finished = sum(t.finished for t in self._trials)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import pairwise
 from typing import Any
+
+from luthier.parameters import apart
 
 
 class Status(Enum):
@@ -141,6 +143,10 @@ class Trial:
             return replace(self, reports=tuple(sorted([*others, report], key=lambda r: r.step)))
         return replace(self, reports=(*reports, report))
 
+    def copy(self) -> Trial:
+        """The record for somebody who may change its params, as by ``trial.params.pop("model")``."""
+        return replace(self, params=apart(dict(self.params)))
+
     def upto(self, step: int) -> Trial:
         """The record as it stood when it had reported up to a step: stopped there, with the metrics of then."""
         seen = tuple(r for r in self.reports if r.step <= step)
@@ -162,3 +168,20 @@ class Trial:
         last = self.at(self.reports[-1].step) if self.reports else {}
         kept = last if metrics is None else dict(metrics)
         return replace(self, status=status, ended=ended, metrics=kept, cause=cause)
+
+
+class Copies:
+    """Copies of trials for somebody who may change their params, each made once."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[Trial, Trial]] = {}
+
+    def of(self, trials: Iterable[Trial]) -> list[Trial]:
+        """A copy of each; the same one for the same record."""
+        return [self._of(t) for t in trials]
+
+    def _of(self, trial: Trial) -> Trial:
+        known = self._made.get(trial.number)
+        if known is None or known[0] is not trial:
+            known = self._made[trial.number] = trial, trial.copy()
+        return known[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -256,6 +257,41 @@ def test_ask_and_tell_until_the_end(name):
     with pytest.raises(UsageError, match="exhausted"):
         loop.ask()
     assert len({repr(t.params) for t in loop.trials}) == 10
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_loops_are_pickled_and_copied_with_what_they_know(name):
+    space = Space(x=Float(0, 1), n=Int(1, 9), kind=Choice(["a", "b"]), order=Permutation([1, 2, 3]).when(kind="b"))
+    loop = AskTell(space, algorithm=name, minimize="loss", seed=3)
+    for _ in range(12):
+        trial = loop.ask()
+        loop.tell(trial, trial.params["x"] * trial.params["n"])
+    others = [pickle.loads(pickle.dumps(loop)), copy.deepcopy(loop)]
+    for _ in range(3):
+        proposed = loop.ask()
+        for other in others:
+            assert other.ask().params == proposed.params
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_what_a_loop_hands_out_may_be_changed(name):
+    def lived(spoil: bool) -> list:
+        space = Space(x=Float(-1, 1), y=Float(0, 1), kind=Choice([["a"], ["a", "b"]]))
+        loop, seen = AskTell(space, algorithm=name, minimize="loss", seed=5), []
+        for _ in range(14):
+            trial = loop.ask()
+            seen.append(repr(trial.params))
+            x = trial.params["x"]
+            if spoil:
+                trial.params["kind"].append("c")
+                del trial.params["x"]
+            loop.tell(trial, x * x)
+            if spoil:
+                for record in (loop.best, *loop.front, *loop.trials):
+                    record.params.clear()
+        return [seen, repr(loop.best.params)]
+
+    assert lived(spoil=True) == lived(spoil=False)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

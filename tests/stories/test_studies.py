@@ -9,9 +9,13 @@ import sqlite3
 import subprocess
 import sys
 import time
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import luthier as lt
 from luthier.errors import StoreError, UsageError
@@ -97,6 +101,60 @@ def test_another_study_of_the_same_name_is_refused(tmp_path, space, options, sig
     with pytest.raises(UsageError, match=sign):
         tuned(space=space, trials=4, store=tmp_path / "s.db", name="n", **options)
     assert len(lt.load_study(tmp_path / "s.db", "n").trials) == 2
+
+
+def test_an_objective_may_change_what_it_is_given(tmp_path):
+    space = lt.Space(x=lt.Float(0, 1), net=lt.Choice([{"kind": "a", "sizes": [1]}, {"kind": "b"}]))
+
+    def lived(spoil):
+        def objective(trial):
+            value = trial["x"] + len(trial["net"])
+            if spoil:
+                trial["net"].pop("kind")
+                trial["net"].setdefault("sizes", []).append(2)
+                trial.params.pop("x")
+            return value
+
+        def spoils(study, trial):
+            if spoil:
+                study.best.params.clear()
+                trial.params.clear()
+
+        store = tmp_path / f"{spoil}.db"
+        for trials in (9, 15):
+            study = tuned(objective, space, trials=trials, store=store, name="n", callbacks=[spoils], algorithm="bayes")
+        for record in (study.best, *study.front, *study.ranking, *study.trials) if spoil else ():
+            record.params.clear()
+        return [repr(t.params) for t in lt.load_study(store).trials], study.best.params["x"], study.importance()
+
+    assert lived(spoil=True) == lived(spoil=False)
+
+
+def test_an_option_that_changes_stays_the_option_that_it_was(tmp_path):
+    class Model:
+        def __init__(self, depth):
+            self.depth = depth
+
+        def __repr__(self):
+            return f"Model({self.depth})"
+
+    def objective(trial):
+        trial["model"].depth += 10
+        return trial["x"]
+
+    space = lt.Space(x=lt.Float(0, 1), model=lt.Choice([Model(1), Model(2)]))
+    for algorithm in ("bayes", "tpe", "cmaes"):
+        study = tuned(objective, space, trials=12, store=tmp_path / "s.db", name=algorithm, algorithm=algorithm)
+        assert [t.status for t in study.trials] == [Status.COMPLETE] * 12
+        names = {t.params["model"] for t in lt.load_study(tmp_path / "s.db", algorithm).trials}
+        assert names == {"Model(1)", "Model(2)"}
+        space = lt.Space(x=lt.Float(0, 1), model=lt.Choice([Model(1), Model(2)]))
+
+
+def test_a_tensor_or_any_other_number_is_a_result():
+    results = [torch.tensor(2.0), Decimal("1.5"), Fraction(1, 4), np.float32(0.5), True]
+    study = tuned(lambda trial: results[trial.number], trials=5)
+    assert [t.metrics["loss"] for t in study.trials] == [2.0, 1.5, 0.25, 0.5, 1.0]
 
 
 def test_a_time_out_is_the_total_and_ends_running_trials_at_their_next_report(tmp_path):

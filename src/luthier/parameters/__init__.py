@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from luthier.errors import unknown
-from luthier.parameters._kind import Parameter, label, plain_value
+from luthier.parameters._kind import Parameter, apart, label, plain_value
 from luthier.parameters.listed import Choice, Listed, Ordinal
 from luthier.parameters.numeric import Float, Int
 from luthier.parameters.structures import Permutation, Structure, Subset
@@ -22,6 +22,7 @@ __all__ = [
     "Permutation",
     "Structure",
     "Subset",
+    "apart",
     "label",
     "parameter_from_json",
     "plain_value",

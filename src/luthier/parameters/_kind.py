@@ -80,6 +80,16 @@ def label(value: Any) -> str:
     return f"{type(plain).__name__}:{plain!r}"
 
 
+def apart(value: Any) -> Any:
+    """The value with dicts, lists and sets of its own, at every depth, so that changing them changes nothing else.
+
+    Other objects (arrays, models, estimators) stay the same ones.
+    """
+    if type(value) is dict:
+        return {name: apart(each) for name, each in value.items()}
+    return type(value)(map(apart, value)) if type(value) in (list, tuple, set) else value
+
+
 def plain_value(value: Any) -> Any:
     """The value where JSON has it, else its printed form."""
     plain = value.item() if isinstance(value, np.generic) else value

@@ -41,11 +41,19 @@ def written(options: Sequence[Any]) -> list[Any]:
 
 @dataclass(frozen=True, init=False)
 class Listed:
-    """Common ground of :class:`Choice` and :class:`Ordinal`: values in a list."""
+    """Common ground of :class:`Choice` and :class:`Ordinal`: values in a list.
+
+    Attributes:
+        options: the values.
+        condition: when it is active.
+        prior: the option that is believed in.
+        written: the options as JSON has them, those it lacks as their printed form when the parameter was made.
+    """
 
     options: tuple[Any, ...]
     condition: Mapping[str, Any] | None
     prior: Any
+    written: Sequence[Any] = field(repr=False, compare=False)
     _places: Mapping[str, int] = field(repr=False, compare=False)
 
     def __init__(
@@ -55,6 +63,7 @@ class Listed:
         values = read_options(kind, options)
         object.__setattr__(self, "options", values)
         object.__setattr__(self, "condition", condition)
+        object.__setattr__(self, "written", written(values))
         object.__setattr__(self, "_places", {label(v): i for i, v in enumerate(values)})
         if prior is not None and not self.contains(prior):
             raise UsageError(
@@ -73,14 +82,21 @@ class Listed:
     def columns(self) -> int:
         return 1
 
-    @property
-    def written(self) -> list[Any]:
-        """The options as JSON has them; those it lacks as their printed form, numbered where two look alike."""
-        return written(self.options)
+    def _place(self, value: Any) -> int | None:
+        """Position among the options: by what it is, or as the very object, which may have changed since."""
+        place = self._places.get(label(value))
+        return next((i for i, v in enumerate(self.options) if v is value), None) if place is None else place
 
     def index(self, value: Any) -> int:
-        """Position of a value among the options."""
-        return self._places[label(value)]
+        """Position of a value among the options.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        place = self._place(value)
+        if place is None:
+            raise ValueError(f"{value!r} is none of the options")
+        return place
 
     def from_unit(self, u: float) -> Any:
         return self.options[min(int(u * len(self.options)), len(self.options) - 1)]
@@ -92,7 +108,7 @@ class Listed:
         return list(self.options)
 
     def contains(self, value: Any) -> bool:
-        return label(value) in self._places
+        return self._place(value) is not None
 
     def read(self, value: Any) -> Any:
         return value

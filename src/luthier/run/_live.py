@@ -12,6 +12,7 @@ import numpy as np
 
 from luthier.errors import LuthierError, ObjectiveError
 from luthier.objectives import Objectives
+from luthier.parameters import apart
 from luthier.run import Job, Objective, Outcome
 from luthier.trial import Report, Status, TrialStopped
 
@@ -31,7 +32,7 @@ class LiveTrial(Mapping[str, Any]):
     """
 
     def __init__(self, job: Job, tell: Tell) -> None:
-        self.params = dict(job.params)
+        self.params = apart(dict(job.params))
         self.number = job.number
         self.seed = job.seed
         self.resumed = job.step >= 0 and os.path.isdir(job.folder)  # else it left nothing behind

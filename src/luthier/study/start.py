@@ -185,7 +185,7 @@ def _phase(study: Study, settings: Settings, store: Store, progress: Progress) -
         if settings.repeats and settings.callbacks:
             study.views = store.views(study.name)
         for callback in settings.callbacks:
-            callback(study, trial)
+            callback(study, trial.copy())
 
     copies = originals(study.views)
     driver = Driver(Run(settings, store, study.name, study.ledger, progress, study.folder, copies), told)

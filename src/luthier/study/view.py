@@ -26,7 +26,7 @@ from luthier.study.importance import FEWEST, Importance, importance
 from luthier.study.ledger import Ledger
 from luthier.study.replay import Difference, Proposer, replay
 from luthier.study.replicate import originals
-from luthier.trial import Estimate, Status, Trial
+from luthier.trial import Copies, Estimate, Status, Trial
 
 
 @dataclass
@@ -52,6 +52,7 @@ class Study:
     ender: Callable[[], None] | None = field(default=None, repr=False)
     scratch: object = field(default=None, repr=False)  # keeps a temporary folder alive
     _known: tuple[tuple[int, int], Standing] | None = field(default=None, init=False, repr=False, compare=False)
+    _given: Copies = field(default_factory=Copies, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickled copy keeps: everything but the ways to a live driver and to a temporary folder."""
@@ -68,7 +69,7 @@ class Study:
     @property
     def trials(self) -> list[Trial]:
         """Every trial, by number."""
-        return self.ledger.trials
+        return self._given.of(self.ledger.trials)
 
     @property
     def best(self) -> Trial:
@@ -84,7 +85,7 @@ class Study:
             UsageError: nothing has completed.
         """
         best = self._standing().best
-        return best if best is not None else self.best_measured
+        return best.copy() if best is not None else self.best_measured
 
     @property
     def best_measured(self) -> Trial:
@@ -94,34 +95,34 @@ class Study:
             UsageError: nothing has completed.
         """
         copies = self._copies()
-        first = [t for t in self.trials if t.number not in copies]
+        first = [t for t in self.ledger.trials if t.number not in copies]
         ranked = self.objectives.front(first) or self.objectives.sorted(first)
         if not ranked:
-            causes = Counter(t.cause for t in self.trials if t.status is Status.FAILED and t.cause)
+            causes = Counter(t.cause for t in self.ledger.trials if t.status is Status.FAILED and t.cause)
             raise UsageError(
                 "there is no best trial",
                 expected="at least one completed trial",
-                got=_counts(self.trials),
+                got=_counts(self.ledger.trials),
                 cause=causes.most_common(1)[0][0] if causes else None,
             )
-        return ranked[0]
+        return ranked[0].copy()
 
     @property
     def front(self) -> list[Trial]:
         """The feasible completed trials that none other dominates; where there are repeats, by their means."""
-        return self._standing().front
+        return [t.copy() for t in self._standing().front]
 
     @property
     def ranking(self) -> list[Trial]:
         """The completed trials from best to worst, repeats left out; see :attr:`best`."""
-        return self._standing().ranking
+        return [t.copy() for t in self._standing().ranking]
 
     @property
     def repeats(self) -> dict[int, list[Trial]]:
         """The repeats of each trial that was evaluated again, by its number."""
         out: dict[int, list[Trial]] = {}
         for number, original in self._copies().items():
-            out.setdefault(original, []).append(self.ledger[number])
+            out.setdefault(original, []).append(self.ledger[number].copy())
         return out
 
     def _copies(self) -> dict[int, int]:
@@ -132,7 +133,7 @@ class Study:
         state = (self.ledger.version, len(copies))
         if self._known is None or self._known[0] != state:
             modelled = not is_grid(self.header.settings["algorithm"])
-            self._known = state, standing(self.space, self.objectives, self.trials, copies, modelled)
+            self._known = state, standing(self.space, self.objectives, self.ledger.trials, copies, modelled)
         return self._known[1]
 
     def export(self, path: str | os.PathLike[str]) -> Path:
@@ -141,7 +142,7 @@ class Study:
         Returns:
             where it was written.
         """
-        dumped = [(replace(t, params=self.space.dump(t.params)), self._view(t.number)) for t in self.trials]
+        dumped = [(replace(t, params=self.space.dump(t.params)), self._view(t.number)) for t in self.ledger.trials]
         write(Path(path), self.header, dumped)
         return Path(path)
 
@@ -167,7 +168,7 @@ class Study:
             )
         chosen = search.get(self.header.settings["algorithm"].lower() if algorithm is None else algorithm)
         seed = int(self.header.settings["seed"])
-        ledger = Ledger(replace(t, params=where.load(self.space.dump(t.params))) for t in self.trials)
+        ledger = Ledger(replace(t, params=where.load(self.space.dump(t.params))) for t in self.ledger.trials)
         return replay(Proposer(where, self.objectives, chosen, seed), ledger, self.views)
 
     def _view(self, number: int) -> View:
@@ -189,7 +190,9 @@ class Study:
         """
         pandas = need("pandas", "plot", "Study.to_frame()")
         copies, held = self._copies(), {t.number: t.estimates for t in self.ranking}
-        return pandas.DataFrame([{**self._row(t), **self._known_of(t.number, copies, held)} for t in self.trials])
+        return pandas.DataFrame(
+            [{**self._row(t), **self._known_of(t.number, copies, held)} for t in self.ledger.trials]
+        )
 
     def _known_of(
         self, number: int, copies: Mapping[int, int], held: Mapping[int, Mapping[str, Estimate]]
@@ -221,7 +224,7 @@ class Study:
         Returns:
             parameter to share, the largest first; ``.main`` and ``.pairs`` tell its own effect from interactions.
         """
-        return importance(self.space, self.objectives.complete(self.trials), metric or self.objectives.names)
+        return importance(self.space, self.objectives.complete(self.ledger.trials), metric or self.objectives.names)
 
     def report(self, path: str | os.PathLike[str], command: str | None = None) -> Path:
         """Writes one self-contained HTML page, and returns where.
@@ -248,7 +251,7 @@ class Study:
 
     def to_json(self) -> dict[str, Any]:
         """Everything that a report shows, as plain values."""
-        done = self.objectives.complete(self.trials)
+        done = self.objectives.complete(self.ledger.trials)
         shares = Importance({}, {}) if len(done) < FEWEST else self.importance()
         best = self.best if done else None
         copies, lack = self._copies(), self.objectives.violation
@@ -257,7 +260,7 @@ class Study:
             "objectives": list(self.objectives.directions),
             "trials": [
                 {**_plain(t, self.space), "feasible": lack(t.metrics) <= 0, "repeats": copies.get(t.number)}
-                for t in self.trials
+                for t in self.ledger.trials
             ],
             "best": best.number if best else None,
             "estimates": {n: asdict(e) for n, e in best.estimates.items()} if best else {},

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -158,7 +157,7 @@ class Objectives:
     def _as_mapping(self, result: Any) -> Mapping[str, Any]:
         if isinstance(result, Mapping):
             return result
-        if len(self.required) == 1 and isinstance(result, Real | np.ndarray | np.generic):
+        if len(self.required) == 1 and hasattr(result, "__float__"):  # a tensor of one number, too
             return {self.names[0]: result}
         raise ObjectiveError(
             "the objective returned something that is not a result",

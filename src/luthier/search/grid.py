@@ -58,6 +58,9 @@ class Grid:
     def __post_init__(self) -> None:
         _checks.whole(self, 1, levels=self.levels)
 
+    def __reduce__(self) -> tuple[type[Grid], tuple[int]]:
+        return Grid, (self.levels,)  # how far it has come follows from the history
+
     def ask(
         self,
         space: Space,

@@ -78,6 +78,8 @@ class Space:
         if not self.parameters:
             raise UsageError("the space is empty", expected="at least one parameter", got="none")
         for name, parameter in self.parameters.items():
+            if not isinstance(name, str):
+                raise UsageError("a parameter's name is no text", expected='a text, such as "lr"', got=repr(name))
             if not isinstance(parameter, tuple(KINDS.values())):
                 raise UsageError(
                     f"parameter {name!r} has no kind",
@@ -107,14 +109,9 @@ class Space:
             known = self.parameters[parent]
             several = isinstance(wanted, tuple) and not known.contains(wanted)
             values = wanted if several else (wanted,)
-            for value in values:
-                if not known.contains(value):
-                    raise UsageError(
-                        f"{name!r} waits for a value that {parent!r} never takes",
-                        expected=f"a value of {known}",
-                        got=repr(value),
-                        fix=nearest(value, getattr(known, "options", ())),
-                    )
+            wrong = [v for v in values if not known.contains(v)] if values else [()]
+            if wrong:
+                raise _never(name, parent, known, wrong[0])
             out[parent] = tuple(known.read(v) for v in values)
         return out
 
@@ -306,6 +303,17 @@ class Space:
         return {n: self.parameters[n].load(v) if n in self.parameters else v for n, v in params.items()}
 
 
+def _never(name: str, parent: str, known: Parameter, value: Any) -> UsageError:
+    """The error for a condition that never holds."""
+    several = isinstance(value, list | range | set) and len(value) > 0 and all(known.contains(v) for v in value)
+    return UsageError(
+        f"{name!r} waits for a value that {parent!r} never takes",
+        expected=f"a value of {known}, or a tuple of some",
+        got=repr(value),
+        fix=f"when({parent}={tuple(value)!r})" if several else nearest(value, getattr(known, "options", ())),
+    )
+
+
 def _predicates(where: Any) -> tuple[Predicate, ...]:
     """What was given as ``where``, as a tuple.
 
@@ -315,6 +323,7 @@ def _predicates(where: Any) -> tuple[Predicate, ...]:
     listed = [where] if callable(where) else () if where is None else where
     if isinstance(listed, str) or not isinstance(listed, Iterable):
         listed = [listed]
+    listed = tuple(listed)
     for predicate in listed:
         if not callable(predicate):
             raise UsageError(
@@ -322,7 +331,7 @@ def _predicates(where: Any) -> tuple[Predicate, ...]:
                 expected='a function of the parameters, such as lambda p: p["x"] < 1, or a list of them',
                 got=repr(predicate),
             )
-    return tuple(listed)
+    return listed
 
 
 def _source(predicate: Predicate) -> str:

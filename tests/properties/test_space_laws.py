@@ -123,6 +123,32 @@ def test_tuples_as_options_are_not_mistaken_for_lists_of_values():
     assert space.conditions["x"] == {"shape": ((1, 2),)}
 
 
+@pytest.mark.parametrize(
+    "child",
+    [lt.Float(0, 1), lt.Int(1, 3), lt.Choice(["x"]), lt.Ordinal([1]), lt.Permutation([1, 2]), lt.Subset([1, 2])],
+    ids=lambda p: type(p).__name__,
+)
+def test_conditions_add_up(child):
+    space = lt.Space(a=lt.Choice([0, 1]), b=lt.Int(0, 2), c=child.when(a=1).when(b=(1, 2)))
+    active = [(a, b) for a in (0, 1) for b in (0, 1, 2) if space.is_active("c", {"a": a, "b": b})]
+    assert active == [(1, 1), (1, 2)]
+    again = lt.Space(a=lt.Choice([0, 1]), b=lt.Int(0, 2), c=child.when(a=1).when(a=0))
+    assert again.conditions["c"] == {"a": (0,)}
+
+
+def test_values_given_by_a_user_get_the_form_that_draws_have():
+    kinds = ["a", True, (1, 2)]
+    space = lt.Space(x=lt.Float(0, 1), n=lt.Int(0, 9), kind=lt.Choice(kinds), y=lt.Float(0, 1).when(x=1))
+    assert space.is_active("y", {"x": 1.0})
+    given = {"x": 1, "n": np.int64(3), "kind": np.bool_(True), "y": np.float32(0.5)}
+    assert [(v, type(v)) for v in space.check(given).values()] == [(1.0, float), (3, int), (True, bool), (0.5, float)]
+
+
+def test_predicates_may_come_one_by_one():
+    space = lt.Space(x=lt.Float(0, 1), where=(rule for rule in [lambda p: p["x"] < 0.5, lambda p: p["x"] > 0.1]))
+    assert [space.allows({"x": x}) for x in (0.05, 0.3, 0.7)] == [False, True, False]
+
+
 def test_true_is_not_one():
     space = lt.Space(a=lt.Choice([True, 1, 1.0, "1", None]), b=lt.Float(0, 1).when(a=1))
     active = [("b" in space.from_unit([u, 0.5])) for u in (0.1, 0.3, 0.5, 0.7, 0.9)]
@@ -175,6 +201,10 @@ def test_no_predicate_is_none():
         (lambda: lt.Space(x=["a", "b"]), "Choice"),
         (lambda: lt.Space(x=lt.Float(0, 1).when(y=1)), "y"),
         (lambda: lt.Space(m=lt.Choice(["a"]), x=lt.Float(0, 1).when(m="b")), "never takes"),
+        (lambda: lt.Space(m=lt.Int(1, 3), x=lt.Float(0, 1).when(m=[1, 2])), r"fix: +when\(m=\(1, 2\)\)"),
+        (lambda: lt.Space(m=lt.Int(1, 3), x=lt.Float(0, 1).when(m=range(2, 4))), r"fix: +when\(m=\(2, 3\)\)"),
+        (lambda: lt.Space(m=lt.Int(1, 3), x=lt.Float(0, 1).when(m=())), "never takes"),
+        (lambda: lt.Space({1: lt.Float(0, 1)}), "no text"),
         (lambda: lt.Space(m=lt.Choice(["adamw", 3]), x=lt.Float(0, 1).when(m="adam")), "did you mean 'adamw'"),
         (lambda: lt.Choice(["adamw", None, 3], prior="adam"), "did you mean 'adamw'"),
         (lambda: lt.Space(x=lt.Float(0, 1), where="x < 1"), "got: +'x < 1'"),

@@ -65,6 +65,7 @@ RULES = {
     "spread": lambda p: (lambda a, **rest: a != 1)(**p),
     "copy": lambda p: {**p}.get("b") != 2,
     "length": lambda p: len(p) == 3 or p["a"] > 1,
+    "printed": lambda p: "'b': 2" in str(p) or "1" in f"{p}",
     "never": lambda p: p["a"] > 9,
 }
 

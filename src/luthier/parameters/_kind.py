@@ -71,7 +71,15 @@ class Parameter(Protocol):
 
     @abstractmethod
     def when(self: P, **parents: Any) -> P:
-        """A copy that is active only where each parent has the given value (a tuple: one of the values)."""
+        """A copy that is active only where each parent has the given value (a tuple: one of the values).
+
+        What it waited for before it still waits for, unless the same parent is named again.
+        """
+
+
+def waiting(condition: Mapping[str, Any] | None, parents: Mapping[str, Any]) -> dict[str, Any]:
+    """A condition with further parents."""
+    return {**(condition or {}), **parents}
 
 
 def label(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from luthier.errors import UsageError, nearest
-from luthier.parameters._kind import label, plain_value
+from luthier.parameters._kind import label, plain_value, waiting
 
 
 def read_options(kind: str, options: Any) -> tuple[Any, ...]:
@@ -111,7 +111,7 @@ class Listed:
         return self._place(value) is not None
 
     def read(self, value: Any) -> Any:
-        return value
+        return self.options[self.index(value)]
 
     def dump(self, value: Any) -> Any:
         plain = plain_value(value)
@@ -144,7 +144,7 @@ class Choice(Listed):
         return self._described("choice")
 
     def when(self, **parents: Any) -> Choice:
-        return Choice(self.options, parents, prior=self.prior)
+        return Choice(self.options, waiting(self.condition, parents), prior=self.prior)
 
 
 class Ordinal(Listed):
@@ -159,4 +159,4 @@ class Ordinal(Listed):
         return self._described("ordinal")
 
     def when(self, **parents: Any) -> Ordinal:
-        return Ordinal(self.options, parents, prior=self.prior)
+        return Ordinal(self.options, waiting(self.condition, parents), prior=self.prior)

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from luthier.errors import UsageError
-from luthier.parameters._kind import plain_value
+from luthier.parameters._kind import plain_value, waiting
 
 _ROUNDING = 2.0**-52  # places nearer to each other than this are the same
 
@@ -105,9 +105,6 @@ class _Number:
     def columns(self) -> int:
         return 1
 
-    def read(self, value: Any) -> Any:
-        return value
-
     def dump(self, value: Any) -> Any:
         return plain_value(value)
 
@@ -119,7 +116,7 @@ class _Number:
         return {"kind": type(self).__name__.lower(), "low": self.low, "high": self.high, "log": self.log, **belief}
 
     def when(self, **parents: Any) -> Self:
-        return replace(self, condition=parents)
+        return replace(self, condition=waiting(self.condition, parents))
 
 
 @dataclass(frozen=True)
@@ -161,6 +158,9 @@ class Float(_Number):
 
     def contains(self, value: Any) -> bool:
         return _is_number(value, Real) and self.low <= _real(value) <= self.high
+
+    def read(self, value: Any) -> float:
+        return float(value)
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,9 @@ class Int(_Number):
 
     def contains(self, value: Any) -> bool:
         return _is_number(value, Integral) and self.low <= int(value) <= self.high
+
+    def read(self, value: Any) -> int:
+        return int(value)
 
 
 def _between(low: float, high: float, log: bool, u: float) -> float:

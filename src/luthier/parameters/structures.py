@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from luthier.errors import UsageError
-from luthier.parameters._kind import label
+from luthier.parameters._kind import label, waiting
 from luthier.parameters.listed import read_options, written
 from luthier.pareto import Array
 
@@ -105,7 +105,7 @@ class Permutation(Structure):
         return {"kind": "permutation", "items": written(self.items)}
 
     def when(self, **parents: Any) -> Permutation:
-        return Permutation(self.items, parents)
+        return Permutation(self.items, waiting(self.condition, parents))
 
 
 def _is_count(value: Any, most: int) -> bool:
@@ -187,4 +187,4 @@ class Subset(Structure):
         return {"kind": "subset", "items": written(self.items), "min": self.min, "max": self.max}
 
     def when(self, **parents: Any) -> Subset:
-        return Subset(self.items, self.min, self.max, parents)
+        return Subset(self.items, self.min, self.max, waiting(self.condition, parents))

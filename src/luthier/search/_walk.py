@@ -42,7 +42,7 @@ class _Part(dict[str, Any]):
     def __contains__(self, name: object) -> bool:
         return bool(self._look()) if name in self.undecided else super().__contains__(name)
 
-    __iter__ = __len__ = __eq__ = __or__ = __ror__ = __reversed__ = _look
+    __iter__ = __len__ = __eq__ = __or__ = __ror__ = __reversed__ = __repr__ = _look
     keys = values = items = copy = pop = popitem = setdefault = _look
     __hash__ = None
 

@@ -218,6 +218,22 @@ def test_first_configurations_come_first_and_once(tmp_path):
         tuned(first=[{"x": 5, "kind": "a"}], trials=1)
 
 
+def test_a_grid_of_ones_own_is_run_whole():
+    space = lt.Space(a=lt.Float(0, 1), b=lt.Float(0, 1), c=lt.Float(0, 1))
+    study = tuned(lambda t: t["a"], space, algorithm=lt.search.Grid(levels=4))
+    assert len({repr(t.params) for t in study.trials}) == len(study.trials) == 64
+
+
+def test_arrays_may_be_options_of_the_first_configurations(tmp_path):
+    space = lt.Space(k=lt.Choice([np.array([1, 2]), np.array([3, 4])]), x=lt.Float(0, 1))
+    first = [{"k": np.array([3, 4]), "x": 1}, {"k": np.array([1, 2]), "x": 0.5}]
+    for trials in (1, 4):
+        options = {"trials": trials, "first": first, "store": tmp_path / "s.db", "name": "n", "algorithm": "tpe"}
+        study = tuned(lambda t: float(t["k"].sum()) * t["x"], space, **options)
+    assert [t.metrics["loss"] for t in study.trials[:2]] == [7.0, 1.5]
+    assert [t.params["k"].tolist() for t in study.trials[:2]] == [[3, 4], [1, 2]]
+
+
 def test_callbacks_see_each_trial_and_may_end_the_study():
     seen = []
 

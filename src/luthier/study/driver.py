@@ -14,6 +14,7 @@ from luthier.errors import LuthierError, ObjectiveError
 from luthier.keys import Key
 from luthier.progress import Outlook, Progress
 from luthier.run import Job, Outcome, Work
+from luthier.search._fresh import label
 from luthier.search._threads import OneThread
 from luthier.space import Params
 from luthier.stop import promoter
@@ -69,8 +70,8 @@ class Driver:
         self._governor = Governor(self._settings.algorithm, self._settings.overhead, run_.progress.say)
         self._token = uuid.uuid4().hex
         self._queue = deque(self._ledger.unfinished)  # interrupted earlier: they run again
-        tried = [t.params for t in self._ledger.trials]
-        self._first = deque(p for p in self._settings.first if p not in tried)
+        tried = {label(t.params) for t in self._ledger.trials}
+        self._first = deque(p for p in self._settings.first if label(p) not in tried)
         self._repeats = deque(self._settings.repeats)
         self._running: dict[int, float] = {}  # number -> monotonic start
         self._halted: dict[int, str] = {}  # trials that were told to pause, and why

@@ -127,14 +127,14 @@ def tune(
     """
     whole = space if isinstance(space, Space) or not isinstance(space, Mapping) else Space(space)
     whole = with_experience(whole, warm_start)
-    wanted = Objectives.of(maximize, minimize, objectives, constraints)
+    wanted, chosen = Objectives.of(maximize, minimize, objectives, constraints), search.get(algorithm)
     settings = Settings(
         objective=objective,
         space=whole,
         objectives=wanted,
-        algorithm=search.get(algorithm),
+        algorithm=chosen,
         stop=stop_rules.get(stop),
-        budget=Budget.of(trials, timeout, target, steps, wanted, endless=algorithm == "grid"),
+        budget=Budget.of(trials, timeout, target, steps, wanted, endless=callable(getattr(chosen, "count", None))),
         pool=Pool.of(workers, executor, limits, deterministic, checkpoints),
         seed=seed,
         first=read_first(first, whole),

@@ -148,13 +148,22 @@ def _listed(item: tuple[Any, ...] | list[Any]) -> str:
     return f" of {len(item)}: {kinds}{', ...' if len(item) > 4 else ''}"
 
 
+def holds_labels(item: Any) -> bool:
+    """Whether a batch is a dict that holds its target."""
+    return isinstance(item, Mapping) and bool(_labels_of(item))
+
+
+def _labels_of(item: Mapping[str, Any]) -> list[str]:
+    return [name for name in _LABELS if isinstance(item.get(name), Tensor)]
+
+
 def _from_dict(item: Mapping[str, Any], part: str) -> Batch:
     """Labels by their usual names, with their lengths where given; every other tensor is an argument.
 
     Whole-numbered labels of the attention mask's shape do not count outside it; an encoder's mask says nothing about
     a decoder's labels.
     """
-    found = [name for name in _LABELS if isinstance(item.get(name), Tensor)]
+    found = _labels_of(item)
     if not found:
         raise UsageError(
             f"a batch of the {part} loader has no labels",

@@ -542,3 +542,43 @@ def test_layers_that_are_called_by_keyword_are_looked_at():
         got = importance.weight_scores(model, criterion, [x])["l.weight"]
         model.named = False
         assert torch.equal(got, importance.weight_scores(model, criterion, [x])["l.weight"])
+
+
+class _Worded(nn.Module):
+    """Takes arguments by name and gives a dict, as language models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.layer, self.head = nn.Embedding(9, 5), nn.Linear(5, 6), nn.Linear(6, 3)
+
+    def forward(self, ids, labels=None):
+        found = {"logits": self.head(self.layer(self.embed(ids).mean(1)).tanh())}
+        return found if labels is None else {"loss": F.cross_entropy(found["logits"], labels), **found}
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "fisher", "obd", "wanda", "activation", "activation_gradient"])
+def test_dicts_with_labels_are_read_and_named_losses_look_at_the_logits(criterion):
+    torch.manual_seed(0)
+    model, ids, y = _Worded(), torch.randint(9, (12, 4)), torch.randint(3, (12,))
+    named = [{"ids": ids[i : i + 4], "labels": y[i : i + 4]} for i in (0, 4, 8)]
+    pairs = [({"ids": ids[i : i + 4]}, y[i : i + 4]) for i in (0, 4, 8)]
+    analysis = analyse(model, {"ids": ids[:2]})
+    found = importance.score(analysis, criterion, named, "cross_entropy")
+    wanted = importance.score(analysis, criterion, pairs, lambda out, y: F.cross_entropy(out["logits"], y))
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[n], wanted[n]) for n in found)
+    losses = [importance.mean_loss(model, named, "cross_entropy"), float(F.cross_entropy(model(ids)["logits"], y))]
+    assert losses[0] == pytest.approx(losses[1])
+
+
+@pytest.mark.parametrize(("kind", "close"), [(torch.bfloat16, 0.02), (torch.float16, 0.005)])
+@pytest.mark.parametrize("criterion", ["taylor", "fisher"])
+def test_means_over_many_batches_hold_in_half_precision(kind, close, criterion):
+    torch.manual_seed(0)
+    short = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).to(kind)
+    data = [(x.to(kind), torch.tensor([int(x[0, 0] > -0.5)])) for x in torch.randn(400, 1, 4)]
+    exact = [(x.double(), y) for x, y in data]
+    found = importance.weight_scores(short, criterion, data, "cross_entropy")
+    wanted = importance.weight_scores(copy.deepcopy(short).double(), criterion, exact, "cross_entropy")
+    for name in ("0.weight", "2.weight"):
+        assert float((found[name] - wanted[name]).norm() / wanted[name].norm()) < close

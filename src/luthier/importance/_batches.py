@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from luthier.batch import as_loader
+from luthier.batch import Batch, Layout, as_loader, holds_labels, outputs_of
 from luthier.errors import UsageError
 from luthier.fitting import LOSSES
 from luthier.model.evaluating import evaluating
@@ -47,7 +47,8 @@ def batches(data: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
     """Each batch as (inputs, target): a pair, a tuple whose last entry is the target, or inputs alone.
 
     Args:
-        data: batches; or a tuple of tensors (inputs, ..., target) of equal lengths, as a task takes it.
+        data: batches, of which dicts hold their target as a task's do; or a tuple of tensors (inputs, ..., target) of
+            equal lengths, as a task takes it.
 
     Raises:
         UsageError: there is not a single batch, or tensors differ in length.
@@ -55,7 +56,10 @@ def batches(data: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
     empty = True
     for batch in _split(data) if isinstance(data, tuple) else data:
         empty = False
-        if isinstance(batch, list | tuple) and len(batch) > 1:
+        if isinstance(batch, Batch) or holds_labels(batch):
+            read = Layout().read(batch)
+            yield Inputs.of(read.inputs or dict(read.named)), read.target
+        elif isinstance(batch, list | tuple) and len(batch) > 1:
             inputs, target = batch[:-1], batch[-1]
             yield Inputs.of(inputs[0] if len(inputs) == 1 else tuple(inputs)), target
         else:
@@ -119,7 +123,9 @@ def singly(inputs: Inputs, target: Any) -> Iterator[tuple[Inputs, Any]]:
 
 
 def loss_function(loss: str | Loss) -> Loss:
-    """A loss by its name, a task's or one in ``torch.nn.functional``; a function is handed through.
+    """A loss by its name, a task's or one in ``torch.nn.functional``, of a model's (first) outputs.
+
+    A function is handed through, and given whatever the model gives.
 
     Raises:
         UsageError: no such loss.
@@ -130,7 +136,7 @@ def loss_function(loss: str | Loss) -> Loss:
     if found is None:
         known = ", ".join(LOSSES)
         raise UsageError(f"unknown loss {loss!r}", expected=f"one of {known}, or a name in torch.nn.functional")
-    return lambda output, target: found(output, target)
+    return lambda output, target: found(outputs_of(output), target)
 
 
 @contextlib.contextmanager

@@ -23,6 +23,12 @@ def _floating(model: nn.Module) -> dict[str, nn.Parameter]:
     return {n: p for n, p in model.named_parameters() if p.is_floating_point()}
 
 
+def _sums(parameters: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Two zeros for each parameter, in single precision at least: half precision stops growing after some batches."""
+    kinds = [(p, torch.promote_types(p.dtype, torch.float32)) for p in parameters]
+    return [(torch.zeros_like(p, dtype=kind), torch.zeros_like(p, dtype=kind)) for p, kind in kinds]
+
+
 class Gradients:
     """The mean gradient of the loss by parameter, and the mean of its square; batches count by their examples.
 
@@ -35,7 +41,7 @@ class Gradients:
     def __init__(self, model: nn.Module, loss: str | Loss, examples: bool = False) -> None:
         self.model, self.measure, self.examples = model, loss_function(loss), examples
         self.parameters = _floating(model)
-        self.sums = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.parameters.items()}
+        self.sums = dict(zip(self.parameters, _sums(self.parameters.values()), strict=True))
         self.count = 0
 
     def see(self, inputs: Inputs, target: Any) -> None:
@@ -51,8 +57,9 @@ class Gradients:
             found = torch.autograd.grad(value, list(self.parameters.values()), allow_unused=True)
         for (first, second), g in zip(self.sums.values(), found, strict=True):
             if g is not None:
-                first += size * g.detach()
-                second += size * g.detach() ** 2
+                exact = g.detach().to(first.dtype)
+                first += size * exact
+                second += size * exact**2
         self.count += size
 
     def result(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -73,7 +80,7 @@ class Curvature:
     def __init__(self, model: nn.Module, loss: str | Loss, key: Key) -> None:
         self.model, self.measure = model, loss_function(loss)
         self.parameters = _floating(model)
-        self.sums = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.parameters.items()}
+        self.sums = dict(zip(self.parameters, _sums(self.parameters.values()), strict=True))
         self.count, self.generator = 0, key.generator("curvature")
 
     def see(self, inputs: Inputs, target: Any) -> None:
@@ -85,9 +92,9 @@ class Curvature:
             bends = _products(slopes, signs, given)
         for (first, second), g, z, hz in zip(self.sums.values(), slopes, signs, bends, strict=True):
             if g is not None:
-                first += size * g.detach()
+                first += size * g.detach().to(first.dtype)
             if hz is not None:
-                second += size * z * hz.detach()
+                second += size * z * hz.detach().to(second.dtype)
         self.count += size
 
     def result(self) -> dict[str, tuple[Tensor, Tensor]]:

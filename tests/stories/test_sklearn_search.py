@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_iris, make_regression
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -82,6 +84,47 @@ def test_a_stop_rule_saves_folds_and_failures_are_rows():
     assert search.cv_results_["rank_test_score"][search.best_index_] == 1
     with pytest.raises(UsageError, match=r"(?s)no configuration.*nonsense"):
         SearchCV(LogisticRegression(solver="nonsense"), lt.Space(C=lt.Float(1, 2)), trials=2).fit(X, Y)
+
+
+def test_groups_stay_together_as_in_grid_search_cv():
+    groups = np.random.default_rng(0).integers(0, 9, len(X))
+    theirs = GridSearchCV(SVC(), {"C": GRID["C"]}, cv=GroupKFold(3)).fit(X, Y, groups=groups)
+    ours = SearchCV(SVC(), lt.Space(C=SPACE["C"]), algorithm="grid", cv=GroupKFold(3)).fit(X, Y, groups=groups)
+    np.testing.assert_allclose(ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"])
+
+
+def test_what_fit_is_given_is_split_only_where_it_has_an_entry_for_each_sample():
+    class Told(LogisticRegression):
+        def fit(self, X, y, weight=None, validate=None, mode=None, sparse=None):
+            assert len(weight) == len(X) == sparse.shape[0]
+            assert [len(x) for x, _ in validate] == [20]
+            assert mode == "m" * 150
+            return super().fit(X, y)
+
+    given = {"weight": [1.0] * 150, "validate": [(X[:20], Y[:20])], "mode": "m" * 150, "sparse": csr_matrix(X)}
+    search = SearchCV(Told(max_iter=300), lt.Space(C=lt.Float(0.1, 1)), trials=2).fit(X, Y, **given)
+    assert search.score(X, Y) > 0.9
+
+
+def test_methods_are_those_of_the_estimator():
+    inner = PCA(random_state=0)
+    search = SearchCV(inner, lt.Space(n_components=lt.Int(1, 3)), algorithm="grid").fit(X)
+    best = clone(inner).set_params(**search.best_params_).fit(X)
+    np.testing.assert_allclose(search.score_samples(X), best.score_samples(X))
+    np.testing.assert_allclose(search.inverse_transform(search.transform(X)), best.inverse_transform(best.transform(X)))
+    search = SearchCV(LogisticRegression(max_iter=300), lt.Space(C=lt.Float(1, 2)), trials=2).fit(X, Y)
+    np.testing.assert_allclose(search.predict_log_proba(X), np.log(search.predict_proba(X)))
+    bare = search.set_params(refit=False).fit(X, Y)
+    for name in ("predict", "classes_", "transform"):
+        assert not hasattr(bare, name)
+    with pytest.raises(AttributeError, match="refit=True"):
+        bare.score(X, Y)
+
+
+@pytest.mark.parametrize("scoring", [["accuracy"], {"a": "accuracy"}])
+def test_several_scorers_are_refused(scoring):
+    with pytest.raises(UsageError, match="several scorers"):
+        SearchCV(SVC(), SPACE, scoring=scoring).fit(X, Y)
 
 
 def test_a_fit_that_was_interrupted_goes_on(tmp_path):

@@ -28,7 +28,7 @@ from sklearn.metrics import check_scoring  # noqa: E402
 from sklearn.model_selection import check_cv  # noqa: E402
 from sklearn.utils import _safe_indexing, get_tags, indexable  # noqa: E402
 from sklearn.utils.metaestimators import available_if  # noqa: E402
-from sklearn.utils.validation import check_is_fitted  # noqa: E402
+from sklearn.utils.validation import _num_samples, check_is_fitted  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,25 @@ def _part(data: Any, rows: Any) -> Any:
 
 
 def _fit(model: Any, X: Any, y: Any, fit_params: Mapping[str, Any], rows: Any) -> Any:
-    count = np.shape(X)[0]
-    aligned = {n: _part(v, rows) if np.ndim(v) > 0 and len(v) == count else v for n, v in fit_params.items()}
+    count = _num_samples(X)
+    aligned = {n: _part(v, rows) if _holds(v, count) else v for n, v in fit_params.items()}
     labels = _part(y, rows)
     return model.fit(_part(X, rows), **aligned) if labels is None else model.fit(_part(X, rows), labels, **aligned)
 
 
+def _holds(value: Any, count: int) -> bool:
+    """Whether it has one entry for each sample; pairs to validate on, texts and the like have not."""
+    if isinstance(value, str | bytes | Mapping):
+        return False
+    try:
+        return bool(_num_samples(value) == count)
+    except TypeError:
+        return False
+
+
 def _best_has(method: str) -> Callable[[Any], bool]:
     def check(self: Any) -> bool:
+        self._refits(method)
         getattr(getattr(self, "best_estimator_", self.estimator), method)
         return True
 
@@ -150,25 +161,33 @@ class SearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
         self.progress = progress
 
-    def fit(self, X: Any, y: Any = None, **fit_params: Any) -> SearchCV:
+    def fit(self, X: Any, y: Any = None, *, groups: Any = None, **fit_params: Any) -> SearchCV:
         """Runs the search, then fits the best configuration on all the data.
 
         Args:
             X: shape (n_samples, n_features).
             y: labels, shape (n_samples,); None: unsupervised.
+            groups: handed to the splitter, as ``GroupKFold`` wants it, shape (n_samples,).
             fit_params: handed to the estimator's ``fit``; those with one value per sample are split like X.
 
         Raises:
-            UsageError: no configuration could be scored.
+            UsageError: no configuration could be scored, or several scorers at once.
         """
+        if isinstance(self.scoring, Mapping | list | tuple | set):
+            raise UsageError(
+                "SearchCV: 'scoring' is several scorers",
+                expected='one: a name such as "accuracy", or a callable',
+                got=repr(self.scoring),
+                fix="lt.tune(..., objectives={...}) for several at once",
+            )
         if y is None and get_tags(self.estimator).target_tags.required:
             raise UsageError(
                 "the estimator requires y to be passed, but the target y is None",
                 expected="fit(X, y)",
                 got="fit(X)",
             )
-        X, y = indexable(X, y)
-        splits = list(check_cv(self.cv, y, classifier=is_classifier(self.estimator)).split(X, y))
+        X, y, groups = indexable(X, y, groups)
+        splits = list(check_cv(self.cv, y, classifier=is_classifier(self.estimator)).split(X, y, groups))
         self.scorer_ = check_scoring(self.estimator, self.scoring)
         self.n_splits_ = len(splits)
         self.study_ = tune(
@@ -204,15 +223,18 @@ class SearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         except UsageError as error:
             raise UsageError("no configuration could be scored", **error.details) from None
 
+    def _refits(self, name: str) -> None:
+        if not self.refit:
+            raise AttributeError(f"{name!r} needs SearchCV(..., refit=True): there is no fitted estimator")
+
     def _fitted(self) -> Any:
         check_is_fitted(self, "study_")
-        if not self.refit:
-            raise UsageError("there is no fitted estimator", expected="SearchCV(..., refit=True)", got="refit=False")
         return self.best_estimator_
 
     @property
     def classes_(self) -> Any:
         """Labels that the best estimator knows."""
+        self._refits("classes_")
         return self._fitted().classes_
 
     @available_if(_best_has("predict"))  # type: ignore[untyped-decorator]
@@ -235,8 +257,24 @@ class SearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         """The best estimator's transformation."""
         return self._fitted().transform(X)
 
+    @available_if(_best_has("inverse_transform"))  # type: ignore[untyped-decorator]
+    def inverse_transform(self, X: Any) -> Any:
+        """What the best estimator's transformation came from."""
+        return self._fitted().inverse_transform(X)
+
+    @available_if(_best_has("predict_log_proba"))  # type: ignore[untyped-decorator]
+    def predict_log_proba(self, X: Any) -> Any:
+        """Logarithms of the best estimator's probabilities."""
+        return self._fitted().predict_log_proba(X)
+
+    @available_if(_best_has("score_samples"))  # type: ignore[untyped-decorator]
+    def score_samples(self, X: Any) -> Any:
+        """The best estimator's score of each sample."""
+        return self._fitted().score_samples(X)
+
     def score(self, X: Any, y: Any = None) -> float:
         """The score of the best estimator, by ``scoring``."""
+        self._refits("score")
         model = self._fitted()
         return float(self.scorer_(model, X) if y is None else self.scorer_(model, X, y))
 

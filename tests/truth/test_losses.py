@@ -175,6 +175,22 @@ def test_taps_catch_what_modules_give_and_leave_nothing_behind():
     assert not any(m._forward_hooks for m in net.modules())
 
 
+@pytest.mark.parametrize("target", ["module", "graph"])
+def test_taps_catch_what_a_module_gives_whatever_works_on_it_in_place(target):
+    net, x = torch.nn.Sequential(), torch.randn(5, 1, 6, 6)
+    net.add_module("conv", torch.nn.Conv2d(1, 6, 3))
+    net.add_module("act", torch.nn.ReLU(inplace=True))
+    net.add_module("flat", torch.nn.Flatten())
+    net.add_module("head", torch.nn.Linear(96, 2))
+    model = lt.prune_neurons(net, x[:2], ratio=0.5, target=target).model
+    with Taps(model, ["conv"]) as taps:
+        model(x)
+    state = model.state_dict()
+    expected = torch.nn.functional.conv2d(x, state["conv.weight"], state["conv.bias"])
+    assert torch.allclose(taps["conv"], expected, atol=1e-6)
+    assert expected.min() < 0
+
+
 def test_layers_of_the_same_name_are_paired_without_the_head():
     assert [p[:2] for p in read_taps(_net(4), _net(8), None)] == [("one", "one"), ("two", "two")]
 

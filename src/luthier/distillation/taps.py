@@ -101,7 +101,7 @@ class Taps:
 
     def _catch(self, name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._caught[name] = outputs_of(output)
+            self._caught[name] = outputs_of(output).clone()  # what comes next may work in place
 
         return hook
 
@@ -124,7 +124,7 @@ class _Tapped:
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         outputs = list(graph.graph_copy(program.graph, copies))  # type: ignore[arg-type]
-        tapped = [copies[_reader(program.graph, name)] for name in names]
+        tapped = [_copied(graph, copies[_reader(program.graph, name)]) for name in names]
         graph.output((*outputs, *tapped))
         self._run = Program(graph, program.arguments, program.leaves, program.output).compile()
         self._names, self._caught = tuple(names), caught
@@ -143,6 +143,12 @@ class _Tapped:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Tapped:
         return self
+
+
+def _copied(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """What an operation gives, before what comes next works on it in place."""
+    with graph.inserting_after(node):
+        return graph.call_function(torch.ops.aten.clone.default, (node,))
 
 
 def _reader(graph: fx.Graph, name: str) -> fx.Node:

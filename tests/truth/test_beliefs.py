@@ -141,6 +141,18 @@ def test_a_wrong_belief_is_overcome_within_thirty_trials(name):
     assert found[1] < max(3.0 * found[0], 0.01)
 
 
+def test_bayes_begins_anew_in_the_middle_once_the_first_trials_deny_the_belief():
+    space, places = lt.Space(x=lt.Float(0, 1, prior=0.05), y=lt.Float(0, 1, prior=0.05)), []
+    for seed in range(12):
+        loop = lt.AskTell(space, algorithm="bayes", minimize="loss", seed=seed)
+        for _ in range(6):
+            trial = loop.ask()
+            loop.tell(trial, -trial.params["x"] - trial.params["y"])
+        places.append([list(t.params.values()) for t in loop.trials])
+    assert all(run[0] == [0.05, 0.05] and run[4] == [0.5, 0.5] for run in places)
+    assert 0.35 < np.mean([run[5] for run in places]) < 0.65  # evenly spread, not about 0.05
+
+
 def _far(p) -> float:
     return (p["x"] - 0.2) ** 2 + (p["y"] - 0.3) ** 2
 

@@ -46,7 +46,9 @@ def latin(n: int, d: int, generator: np.random.Generator) -> Array:
 def rows(belief: Belief, encoding: Encoding, size: int, known: Array, key: Key, bent: bool = True) -> Array:
     """Unit rows for the next place of a design of so many points: the intended one, then random stand-ins.
 
-    Behind the last place the stand-ins come alone, the one farthest from all trials first.
+    Where the belief counts no longer, a second design follows: what a wrong belief leads to is the best place near it,
+    and a search that knows little else stays there. Behind the last place the stand-ins come alone, the one farthest
+    from all trials first.
 
     Args:
         belief: what is believed of the space; bends the points.
@@ -61,13 +63,14 @@ def rows(belief: Belief, encoding: Encoding, size: int, known: Array, key: Key, 
     """
     d, index = len(encoding), len(known)
     place = max(index - (len(belief.experience.leaders) if belief.experience else 0), 0)
-    hypercube = latin(max(size, 1), d, key.for_trial(0).generator("design"))
+    turn, at = divmod(place, max(size, 1))
+    hypercube = latin(max(size, 1), d, key.for_trial(turn).generator("design"))
     middle = np.where(encoding.categorical, hypercube[0], 0.5)
-    point = middle if place == 0 else hypercube[place % len(hypercube)]
+    point = middle if at == 0 else hypercube[at]
     unit = np.vstack([point, key.generator("stand-ins").random((64, d))])
     bend = belief.bend(index + 10) if bent else None
     unit = unit if bend is None else bend(unit)
-    if place >= size:
+    if place >= (size if bent else 2 * size):
         return farthest(encoding, unit[1:], known)
     guess = None if belief.silent else belief.guess(index, unit[0])
     return unit if guess is None else np.vstack([guess, unit])

@@ -108,12 +108,12 @@ def read_questions(outputs: Tensor, target: Any, known: Known) -> Questions:
     _check(outputs, target, known)
     sure = known.outputs == "probabilities"
     if outputs.ndim == 1 or outputs.shape[1] == 1:
-        yes = (_log_odds(outputs) if sure else outputs).flatten()
+        yes = (_log_odds(outputs) if sure else _as_logits(outputs)).flatten()
         answers = _answers(as_numbers(yes, target))
         return Questions(torch.stack([-yes / 2, yes / 2], 1), answers, False)
     if outputs.shape == target.shape:
         if not _are_shares(target, known.loss):
-            return Questions(_log_odds(outputs) if sure else outputs, _answers(target), True)
+            return Questions(_log_odds(outputs) if sure else _as_logits(outputs), _answers(target), True)
         target = target.argmax(1).masked_fill((target == IGNORED).any(1), IGNORED)
     scores = outputs.double().log().clamp(min=_LEAST) if sure else outputs
     return Questions(scores, as_classes(outputs, target), False)
@@ -137,6 +137,17 @@ def _check(outputs: Tensor, target: Any, known: Known) -> None:
             got=f"{float(outputs.min()):g} to {float(outputs.max()):g}",
             fix='outputs="logits"',
         )
+
+
+def _as_logits(outputs: Tensor) -> Tensor:
+    """Outputs as they are; warns where they look like probabilities, as logits of which every answer is yes."""
+    if outputs.numel() and bool(((outputs >= 0) & (outputs <= 1)).all()):
+        warnings.warn(
+            "every output is from 0 to 1 and read as a logit, so that all answers are yes: say outputs='probabilities' "
+            "to evaluate, or leave the model's last activation out to train it",
+            stacklevel=6,
+        )
+    return outputs
 
 
 def _log_odds(chances: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -220,18 +220,32 @@ class Perplexity:
         return float(F.cross_entropy(scores, asked.target, ignore_index=IGNORED).exp())
 
 
-def _number(function: str, **settings: Any) -> Score:
-    """A score of numbers from ``torchmetrics.functional.regression``, targets made to fit."""
+@dataclass(frozen=True)
+class Numbers:
+    """A score of numbers, targets made to fit.
 
-    def value(outputs: Tensor, target: Tensor) -> Any:
+    Args:
+        function: name in ``torchmetrics.functional.regression``.
+        settings: of that function.
+        columns: whether each column of outputs (n, k) has a score of its own, of which the mean is taken.
+    """
+
+    function: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    columns: bool = False
+
+    def __call__(self, outputs: Tensor, target: Tensor) -> Any:
+        """The score over a whole data set; NaN, with a warning, where a column has a single number."""
         scores = need("torchmetrics.functional.regression", "torch", "this metric")
         if any_nan(outputs.isnan()):
             return math.nan
         numbers = outputs.double()
-        flat = numbers.reshape(-1), as_numbers(numbers, target).reshape(-1)
-        return getattr(scores, function)(*(x.contiguous() for x in flat), **settings)
-
-    return value
+        width = numbers.shape[1] if self.columns and numbers.ndim == 2 else 1
+        pair = [x.reshape(-1, width).squeeze(1).contiguous() for x in (numbers, as_numbers(numbers, target))]
+        if self.columns and len(pair[0]) < 2:
+            warnings.warn("one example has no spread to be explained: the metric is NaN", stacklevel=4)
+            return math.nan
+        return getattr(scores, self.function)(*pair, **self.settings)
 
 
 _AVERAGES = ("micro", "macro", "weighted")
@@ -248,10 +262,10 @@ _METRICS = {
         Metric("wer", Transcript("word_error_rate"), "min"),
         Metric("cer", Transcript("char_error_rate"), "min"),
         Metric("transcript_accuracy", Transcript("exact")),
-        Metric("mse", _number("mean_squared_error"), "min"),
-        Metric("rmse", _number("mean_squared_error", squared=False), "min"),
-        Metric("mae", _number("mean_absolute_error"), "min"),
-        Metric("r2", _number("r2_score")),
+        Metric("mse", Numbers("mean_squared_error"), "min"),
+        Metric("rmse", Numbers("mean_squared_error", {"squared": False}), "min"),
+        Metric("mae", Numbers("mean_absolute_error"), "min"),
+        Metric("r2", Numbers("r2_score", columns=True)),
     )
 }
 

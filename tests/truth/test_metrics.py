@@ -327,3 +327,59 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     with pytest.raises(UsageError, match="not an ONNX file"):
         lt.evaluate(tmp_path / "bad.onnx", [(torch.eye(2), torch.tensor([0, 1]))])
+
+
+@pytest.mark.parametrize("shape", [(30,), (30, 1), (30, 4)])
+def test_r2_is_the_mean_over_columns_as_in_scikit_learn(shape):
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(shape, generator=generator) * torch.arange(1, shape[-1] + 1) + 100
+    outputs = target + torch.randn(shape, generator=generator)
+    expected = reference.r2_score(target.double(), outputs.double())
+    assert metric("r2")(outputs, target) == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_example_has_no_r2():
+    with pytest.warns(UserWarning, match="no spread"):
+        assert math.isnan(metric("r2")(torch.randn(1, 2), torch.randn(1, 2)))
+
+
+class Sure(nn.Module):
+    """A probability of yes, changed after the sigmoid."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.layer, self.change = nn.Linear(3, 1), change
+
+    def forward(self, x):
+        return self.change(torch.sigmoid(self.layer(x)))
+
+
+def test_probabilities_kept_off_0_and_1_are_known_as_such(tmp_path):
+    torch.manual_seed(0)
+    model, x = Sure(lambda p: p.clamp(1e-6, 1 - 1e-6)), torch.randn(60, 3)
+    y = (x[:, 0] > 0).float()
+    expected = float(((model.layer(x)[:, 0] > 0) == (y > 0)).float().mean())
+    lt.export_onnx(model, tmp_path / "sure.onnx", x[:2])
+    for found in (lt.evaluate(model, (x, y)), lt.evaluate(tmp_path / "sure.onnx", (x, y))):
+        assert found["accuracy"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shape", [(60, 1), (60,), (60, 3)])
+def test_probabilities_that_nobody_can_tell_from_logits_are_doubted(shape):
+    outputs, target = torch.rand(shape), torch.randint(2, shape).float()
+    with pytest.warns(UserWarning, match="outputs='probabilities'"):
+        lt.evaluate(nn.Identity(), (outputs, target), loss="bce")
+    found = lt.evaluate(nn.Identity(), (outputs, target), loss="bce", outputs="probabilities")
+    assert found["accuracy"] == pytest.approx(float(((outputs > 0.5) == (target > 0)).float().mean()))
+
+
+def test_a_model_and_data_of_different_precision_are_named():
+    x, y = np.zeros((4, 3)), np.zeros(4, dtype=np.int64)
+    with pytest.raises(UsageError, match="precision"):
+        lt.evaluate(nn.Linear(3, 2), (x, y))
+    assert lt.evaluate(nn.Sequential(Single(), nn.Linear(3, 2)), (x, y)).keys() == {"accuracy"}
+
+
+class Single(nn.Module):
+    def forward(self, x):
+        return x.float()

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from luthier.batch import Batch, as_loader, device_of, outputs_of
+from luthier.batch import Batch, as_loader, check_precision, device_of, outputs_of
 from luthier.errors import UsageError
 from luthier.measure.estimators import Estimator
 from luthier.measure.heads import Watch, keras_gives_probabilities, onnx_gives_probabilities
@@ -75,11 +75,19 @@ def _through_torch(model: nn.Module) -> Door:
     def predict(batch: Batch) -> Tensor:
         given = batch.to(device)
         with watch.looking() as seen:
-            outputs = outputs_of(given.run(model))
+            outputs = outputs_of(_asked(model, given))
             seen.append(outputs)
         return outputs.cpu()
 
     return Door(predict, lambda: _kind(watch.probabilities), mode=evaluating(model))
+
+
+def _asked(model: nn.Module, batch: Batch) -> Any:
+    try:
+        return batch.run(model)
+    except RuntimeError:
+        check_precision(model, batch)  # which says so where that is why
+        raise
 
 
 def _kind(probabilities: bool | None) -> str:

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _CHANCES = ("softmax", "_softmax", "sigmoid", "sigmoid_", "special_expit")
-_COPIES = ("clone", "contiguous", "reshape", "flatten", "to", "_to_copy")
-_FORMS = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose")
-"""ONNX nodes that change how numbers lie, not what they are."""
+_COPIES = ("clone", "contiguous", "reshape", "flatten", "to", "_to_copy", "clamp", "clamp_min", "clamp_max", "clip")
+"""What leaves probabilities what they are: copies, and limits that keep them off 0 and 1."""
+_FORMS = ("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose", "Clip")
+"""ONNX nodes that change how numbers lie, or keep them off 0 and 1, not what they are."""
 _ACTIVE = ("Dense", "EinsumDense", "Activation", *(f"Conv{d}D{t}" for d in (1, 2, 3) for t in ("", "Transpose")))
 """Keras layers whose activation is the last that they do."""
 

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from luthier.errors import StoreError, UsageError
 from luthier.files import whole
-from luthier.model.contents import as_bytes
+from luthier.model.contents import as_bytes, printed
 
 _VERSION = 2
 
@@ -94,7 +94,7 @@ class Record:
 def key_of(model: torch.nn.Module, *parts: object) -> str:
     """What makes two runs the same: the network's names and shapes, and how it is trained."""
     shapes = [(name, tuple(p.shape)) for name, p in model.state_dict(keep_vars=True).items() if hasattr(p, "shape")]
-    return hashlib.sha256(repr([shapes, *parts]).encode()).hexdigest()
+    return hashlib.sha256(printed([shapes, *parts]).encode()).hexdigest()
 
 
 def held_by(loader: Any) -> str:

@@ -1,6 +1,7 @@
 """A training run that is killed goes on from its checkpoint, bit for bit."""
 
 import copy
+import functools
 import signal
 import subprocess
 import sys
@@ -212,6 +213,20 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     for net, settings in ((nn.Linear(4, 2), {"epochs": 2}), (nn.Sequential(nn.Linear(4, 2)), {"epochs": 1})):
         with pytest.raises(LuthierError, match="another run"):
             lt.fit(net, _task(), checkpoint=tmp_path / "a", progress=False, **settings)
+
+
+class Falling:
+    """A schedule that is printed with its place in memory, which is another one in every process."""
+
+    def __call__(self, done):
+        return 1 - done
+
+
+@pytest.mark.parametrize("make", [Falling, lambda: functools.partial(lambda power, done: (1 - done) ** power, 2)])
+def test_a_run_goes_on_under_a_schedule_that_is_made_anew(tmp_path, make):
+    held = [make() for _ in range(2)]  # at two places
+    for schedule in held:
+        lt.fit(nn.Linear(4, 2), _task(), epochs=1, schedule=schedule, checkpoint=tmp_path / "a", progress=False)
 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path):

@@ -13,6 +13,16 @@ from torch.utils import _pytree as pytree
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
+def printed(value: Any) -> str:
+    """How an object is printed, the same in every process: without the places in memory that are in it.
+
+    Example:
+        >>> printed([len, object()])
+        '[<built-in function len>, <object object>]'
+    """
+    return _ADDRESS.sub("", repr(value))
+
+
 def as_bytes(value: Any) -> bytes:
     """Bytes that stand for an entry of a ``state_dict()``, or for a text.
 
@@ -37,5 +47,5 @@ def as_bytes(value: Any) -> bytes:
         return value.encode()
     leaves, form = pytree.tree_flatten(value)
     if len(leaves) == 1 and leaves[0] is value:
-        return _ADDRESS.sub("", repr(value)).encode()
+        return printed(value).encode()
     return str(form).encode() + b"".join(b"\0" + as_bytes(leaf) for leaf in leaves)

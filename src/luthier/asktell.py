@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from bisect import insort
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from luthier.trial import Copies, Status, Trial
 
 
 class AskTell:
-    """A search without a driver: ask for parameters, tell what came of them.
+    """A search without a driver: ask for parameters, tell what came of them. Threads may share it.
 
     Args:
         space: where to search: a Space, or a mapping of names to parameters.
@@ -66,11 +67,21 @@ class AskTell:
         self._pending: dict[int, Trial] = {}
         self._known: tuple[int, Standing] | None = None
         self._copies = Copies()
+        self._lock = threading.RLock()  # one thread at a time asks or tells
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:
+            return {n: v for n, v in self.__dict__.items() if n != "_lock"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
 
     @property
     def trials(self) -> list[Trial]:
         """Every trial asked for or added, by number."""
-        return self._copies.of(self._trials)
+        with self._lock:
+            return self._copies.of(self._trials)
 
     def ask(self) -> Trial:
         """The next proposal, as a running trial whose ``params`` are the caller's own.
@@ -78,18 +89,19 @@ class AskTell:
         Raises:
             UsageError: every combination has been proposed, or no more that ``where`` allows are found.
         """
-        number = len(self._trials)
-        pending, key = list(self._pending.values()), Key(self.seed, number)
-        with self._one_thread():
-            found = self.algorithm.ask(self.space, self.objectives, self._history, pending, 1, key)
-        if not found:
-            cause = "nothing more that its 'where' allows was found" if self.space.where else None
-            fix = "stop asking, or widen the space"
-            raise UsageError("the space is exhausted", got=f"{number} proposals", cause=cause, fix=fix)
-        trial = Trial(number, found[0], started=time.time())
-        self._trials.append(trial)
-        self._pending[number] = trial
-        return trial.copy()
+        with self._lock:
+            number = len(self._trials)
+            pending, key = list(self._pending.values()), Key(self.seed, number)
+            with self._one_thread():
+                found = self.algorithm.ask(self.space, self.objectives, self._history, pending, 1, key)
+            if not found:
+                cause = "nothing more that its 'where' allows was found" if self.space.where else None
+                fix = "stop asking, or widen the space"
+                raise UsageError("the space is exhausted", got=f"{number} proposals", cause=cause, fix=fix)
+            trial = Trial(number, found[0], started=time.time())
+            self._trials.append(trial)
+            self._pending[number] = trial
+            return trial.copy()
 
     def tell(self, trial: Trial, result: Any = None, *, failed: str | None = None) -> None:
         """Records what came of a proposal.
@@ -107,12 +119,13 @@ class AskTell:
             raise UsageError(
                 "what was told of is no trial", expected="what ask() gave", got=repr(trial), fix="add(params, result)"
             )
-        known = self._trials[trial.number] if trial.number < len(self._trials) else None
-        mine = known is not None and known.started == trial.started  # its params are the caller's, who may change them
-        if known is None or not mine or known.finished:
-            state = "it was told before" if mine else "it is from elsewhere"
-            raise UsageError(f"trial {trial.number} cannot be told", cause=state, fix="add(params, result)")
-        self._end(self._outcome(known, result, failed))
+        with self._lock:
+            known = self._trials[trial.number] if trial.number < len(self._trials) else None
+            mine = known is not None and known.started == trial.started  # the caller may have changed its params
+            if known is None or not mine or known.finished:
+                state = "it was told before" if mine else "it is from elsewhere"
+                raise UsageError(f"trial {trial.number} cannot be told", cause=state, fix="add(params, result)")
+            self._end(self._outcome(known, result, failed))
 
     def add(self, params: Params, result: Any = None, *, failed: str | None = None) -> None:
         """Records a result, or a failure, known from elsewhere (warm start).
@@ -126,10 +139,11 @@ class AskTell:
             UsageError: the parameters are not of this space, or both a result and a failure.
             ObjectiveError: the result is no result.
         """
-        trial = Trial(len(self._trials), self.space.check(params), started=time.time()).copy()
-        ended = self._outcome(trial, result, failed)
-        self._trials.append(trial)
-        self._end(ended)
+        with self._lock:
+            trial = Trial(len(self._trials), self.space.check(params), started=time.time()).copy()
+            ended = self._outcome(trial, result, failed)
+            self._trials.append(trial)
+            self._end(ended)
 
     def _outcome(self, trial: Trial, result: Any, failed: str | None) -> Trial:
         if failed is None:
@@ -166,11 +180,12 @@ class AskTell:
         return [t.copy() for t in self._standing().front]
 
     def _standing(self) -> Standing:
-        finished = sum(t.finished for t in self._trials)
-        if self._known is None or self._known[0] != finished:
-            modelled = not is_grid(self.algorithm)
-            self._known = finished, standing(self.space, self.objectives, self._trials, modelled=modelled)
-        return self._known[1]
+        with self._lock:
+            finished = sum(t.finished for t in self._trials)
+            if self._known is None or self._known[0] != finished:
+                modelled = not is_grid(self.algorithm)
+                self._known = finished, standing(self.space, self.objectives, self._trials, modelled=modelled)
+            return self._known[1]
 
 
 def _whole(space: Any) -> Space:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -271,6 +274,27 @@ def test_loops_are_pickled_and_copied_with_what_they_know(name):
         proposed = loop.ask()
         for other in others:
             assert other.ask().params == proposed.params
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_threads_may_share_a_loop(name):
+    loop = AskTell(Space(x=Int(0, 10**6), y=Float(0, 1), z=Ordinal([1, 2, 3])), algorithm=name, minimize="loss")
+    told = Counter()
+
+    def work(_) -> None:
+        for _ in range(4):
+            trial = loop.ask()
+            time.sleep(0.001)
+            loop.tell(trial, trial.params["y"])
+            assert loop.best.metrics["loss"] <= trial.params["y"]
+            told[trial.number] += 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert [t.number for t in loop.trials] == list(range(32))
+    assert told == Counter(range(32))
+    assert all(t.metrics["loss"] == t.params["y"] for t in loop.trials)
+    assert len({repr(t.params) for t in loop.trials}) == 32
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

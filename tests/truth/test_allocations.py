@@ -11,7 +11,7 @@ from torch import nn
 import luthier as lt
 from luthier import allocate as allocations
 from luthier import importance
-from luthier.allocate import SensitivityMap, allocate, measure_map
+from luthier.allocate import SensitivityMap, allocate, measure_map, ratios
 from luthier.allocate._scores import lamp
 from luthier.allocate.knapsack import Knapsack, exact
 from luthier.allocate.sensitivity import Sensitivity
@@ -309,3 +309,19 @@ def test_a_budget_that_multiples_stand_in_the_way_of_says_so():
     with pytest.raises(BudgetError) as plain:
         allocate(analysis, scores, budget={"macs": 0.001})
     assert "multiple" not in str(plain.value)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_groups_own_name_counts_before_patterns(order):
+    groups = analyse(
+        nn.Sequential(nn.Linear(4, 10), nn.ReLU(), nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 2)), torch.zeros(1, 4)
+    ).groups
+    shares = ratios(tuple(groups), dict([("0", 0.5), ("*", 0.1)][::order]))
+    assert shares == {"0": 0.5, "2": 0.1}
+
+
+def test_a_cost_that_is_nothing_for_the_whole_network_is_refused():
+    net = nn.Sequential(nn.Linear(4, 10), nn.ReLU(), nn.Linear(10, 2))
+    costs = {"energy": lambda keep: sum(len(kept) for kept in keep.values())}  # of the whole network none is named
+    with pytest.raises(UsageError, match="energy"):
+        lt.prune_neurons(net, torch.zeros(1, 4), budget={"energy": 0.5}, costs=costs)

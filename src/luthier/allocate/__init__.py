@@ -182,7 +182,8 @@ def allocate(
         analysis: of the network.
         scores: group name -> scores; groups without scores stay whole.
         method: a name (see ``luthier methods``) or an object.
-        ratio: the share that goes; or shares by pattern of group names, such as ``{"layer1.*": 0.3}``.
+        ratio: the share that goes; or shares by pattern of group names, such as ``{"layer1.*": 0.3}``. A group's own
+            name counts before patterns, and of several patterns the last.
         threshold: scores below it go.
         budget: the share of "macs", "params" or "bytes" that may be left, such as ``{"macs": 0.5}``; met from below,
             within 2 % where the steps of the widths allow it, else as near as they do, with a warning that says so.
@@ -283,7 +284,7 @@ def needs_map(method: str | Allocation) -> bool:
 
 
 def ratios(groups: tuple[Group, ...], ratio: Ratio) -> dict[str, float]:
-    """The share of each group that goes.
+    """The share of each group that goes; a group's own name counts before patterns.
 
     Raises:
         UsageError: a share outside [0, 1), or a pattern that matches no group.
@@ -293,7 +294,7 @@ def ratios(groups: tuple[Group, ...], ratio: Ratio) -> dict[str, float]:
     out = dict.fromkeys((g.name for g in groups), 0.0)
     if not ratio:
         raise UsageError("the ratio names no group", expected='{"layer1.*": 0.3}', got=repr(dict(ratio)))
-    for pattern, share in ratio.items():
+    for pattern, share in sorted(ratio.items(), key=lambda item: item[0] in out):  # names last: they count
         matched = fnmatch.filter(out, pattern)
         if not matched:
             raise UsageError(

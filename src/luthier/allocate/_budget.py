@@ -41,7 +41,7 @@ class CostLimits:
         """Reads ``{"macs": 0.5}``.
 
         Raises:
-            UsageError: no cost, an unknown one, or a share outside (0, 1].
+            UsageError: no cost, an unknown one, one that is nothing for the whole network, or a share outside (0, 1].
         """
         if not shares:
             raise UsageError("the budget names no cost", expected='{"macs": 0.5}', got=repr(shares))
@@ -63,6 +63,13 @@ class CostLimits:
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
                 raise UsageError("a budget is the share that may be left", expected="0 < budget <= 1", got=repr(share))
         dense = {name: float(known[name]({})) for name in shares}
+        for name, whole in dense.items():
+            if not 0 < whole < float("inf"):
+                raise UsageError(
+                    f"the cost {name!r} of the whole network is no positive number",
+                    expected="a cost above 0 for {}: groups that are not named stay whole",
+                    got=f"{whole:g}",
+                )
         limits = {name: share * dense[name] for name, share in shares.items()}
         return cls({n: known[n] for n in shares}, limits, dense, multiple)
 

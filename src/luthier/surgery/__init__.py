@@ -163,7 +163,8 @@ def prune_neurons(
     Args:
         model: any module; it is not changed.
         inputs: example inputs: a tensor, a tuple of arguments, or a dict of keyword arguments.
-        ratio: the share that goes from every free axis, or shares by pattern of group names.
+        ratio: the share that goes from every free axis, or shares by pattern of group names; a group's own name
+            counts before patterns, and of several patterns the last.
         threshold: instead: whatever scores below it goes; without an allocation.
         budget: instead: the share of "macs", "params", "bytes" or "latency" that may be left; bytes are those of the
             ONNX file, latency is ONNX Runtime's on the example inputs, predicted, then measured and corrected.

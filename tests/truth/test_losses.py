@@ -431,6 +431,11 @@ def test_the_default_teaches_numbers_by_their_squared_difference(loss):
     assert torch.equal(student.weight, other.weight)
 
 
+def test_cosines_of_numbers_are_refused():
+    with pytest.raises(UsageError, match="vectors"):
+        losses.Cosine()(torch.randn(4), torch.randn(4))
+
+
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 1, 6)])
 def test_kl_of_outputs_that_are_no_classes_is_refused(shape):
     with pytest.raises(UsageError, match="compares classes"):

@@ -10,7 +10,7 @@ from luthier.batch import Layout
 from luthier.distillation import Cache
 from luthier.distillation.cache import answers_over, is_fixed
 from luthier.distillation.disk import shortened
-from luthier.errors import UsageError
+from luthier.errors import OutputError, UsageError
 
 
 def _data(n=40):
@@ -243,3 +243,11 @@ def test_the_likeliest_of_outputs_that_are_no_classes_are_not_stored(tmp_path, l
     task = lt.Task(train=(x, torch.zeros(8, 4)), valid=(x, torch.zeros(8, 4)), loss=loss, metrics=["mse"])
     with pytest.raises(UsageError, match="no classes"):
         lt.distill(nn.Linear(3, 4), nn.Linear(3, 4), task, cache=Cache(tmp_path, top_k=2), progress=False)
+
+
+def test_a_cache_that_is_no_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("of the user's")
+    x = torch.randn(8, 3)
+    task = lt.Task(train=(x, torch.zeros(8).long()), valid=(x, torch.zeros(8).long()))
+    with pytest.raises(OutputError, match="file"):
+        lt.distill(nn.Linear(3, 4), nn.Linear(3, 4), task, cache=tmp_path / "file", progress=False)

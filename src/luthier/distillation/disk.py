@@ -135,7 +135,7 @@ def stored(
         class_dim: the dimension of the outputs that holds the classes.
 
     Raises:
-        OutputError: not enough room.
+        OutputError: not enough room, or no folder.
     """
     path = Path(cache.folder) / f"{key[:24]}.safetensors"
     sample = shortened(first, cache.top_k, class_dim)
@@ -149,8 +149,15 @@ def stored(
 
 
 def _check_room(path: Path, size: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.parent).free
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+    except OSError as error:
+        raise OutputError(
+            f"{path.parent} cannot hold the teacher's outputs",
+            expected="a folder that can be written to",
+            got=f"{type(error).__name__}: {error.strerror}",
+        ) from error
     if size > free:
         raise OutputError(
             "the teacher's outputs do not fit on the disk",

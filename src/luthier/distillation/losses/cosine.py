@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from luthier.distillation.losses import Sees
+from luthier.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Cosine:
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See :class:`luthier.distillation.losses.DistillationLoss`."""
+        if student.ndim < 2:
+            raise UsageError("cosines are of vectors", expected="shape (n, numbers, ...)", got=tuple(student.shape))
         return (1 - F.cosine_similarity(student, teacher, dim=1)).mean()
 
 

@@ -48,6 +48,14 @@ class Batch:
             {name: x.to(device) for name, x in self.named.items()},
         )
 
+    def floating(self, dtype: torch.dtype | None) -> Batch:
+        """The same batch with floating-point inputs of that type; None: as they are."""
+
+        def cast(x: Tensor) -> Tensor:
+            return x.to(dtype) if dtype is not None and x.is_floating_point() else x
+
+        return replace(self, inputs=tuple(map(cast, self.inputs)), named={n: cast(x) for n, x in self.named.items()})
+
     def run(self, model: Any) -> Any:
         """What a model gives for the inputs."""
         return model(*self.inputs, **self.named)
@@ -241,13 +249,18 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
+def dtype_of(model: nn.Module) -> torch.dtype | None:
+    """The floating-point type of a model's first parameter; None where it has none."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+
+
 def check_precision(model: nn.Module, batch: Batch) -> None:
     """Refuses a batch that is not of the model's precision.
 
     Raises:
         UsageError: inputs of another floating-point type than the parameters, outside autocast.
     """
-    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    own = dtype_of(model)
     for x in (*batch.inputs, *batch.named.values()):
         if own is not None and x.is_floating_point() and x.dtype != own and not torch.is_autocast_enabled():
             raise UsageError(

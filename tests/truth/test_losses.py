@@ -466,6 +466,26 @@ def test_nothing_said_is_the_default():
     assert torch.equal(first.weight, second.weight)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weights", [{"kl": 1.0}, {"kl": 0.5, "hint": 0.5, "crd": 0.1, "rkd": 0.1}])
+def test_a_teacher_may_be_of_another_precision(kind, weights):
+    x, y = torch.randn(16, 1, 6, 6), torch.randint(3, (16,))
+    task, teacher = Task(train=[(x, y)], valid=[(x, y)]), _net(6).to(kind)
+    student = _net(4)
+    lesson = Lesson(student, teacher, task, weights)
+    with lesson.open():
+        found = lesson(student, Batch((x,), y))
+    torch.manual_seed(0)
+    same = Lesson(student, copy.deepcopy(teacher).float(), task, weights)
+    if same.maps is not None:
+        same.maps.load_state_dict(lesson.maps.state_dict())
+    with same.open():
+        expected = same(student, Batch((x,), y))
+    assert found.item() == pytest.approx(expected.item(), rel=2e-2, abs=1e-2)
+    lt.distill(student, teacher, task, losses=weights, epochs=1, progress=False)
+    assert student.one.weight.dtype == torch.float32
+
+
 def test_a_run_says_how_much_of_it_is_done():
     seen = []
     x = torch.randn(12, 2)

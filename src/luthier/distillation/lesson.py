@@ -238,11 +238,12 @@ class Lesson:
     @torch.no_grad()
     def _make_maps(self, student: nn.Module, small: Batch, always: bool) -> nn.ModuleList:
         with self.open(), evaluating(student):
-            for model in (student, *self.teachers):
-                small.run(model)
+            small.run(student)
+            for teacher in self.teachers:
+                teach(teacher, small)
         made = nn.ModuleList()
-        for teacher, pairs in enumerate(self.pairs):
-            seen = [self._features(teacher, pair) for pair in pairs]
+        for i, pairs in enumerate(self.pairs):
+            seen = [self._features(i, pair) for pair in pairs]
             made.append(Maps([(mine.shape[1], theirs.shape[1]) for mine, theirs in seen], always))
         return made.to(device_of(student))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.hooks import RemovableHandle
 
-from luthier.batch import Batch, device_of, outputs_of
+from luthier.batch import Batch, device_of, dtype_of, outputs_of
 from luthier.errors import UsageError, unknown
 from luthier.model.evaluating import evaluating
 from luthier.model.program import Program, Rebuilt
@@ -172,7 +172,7 @@ def running(model: nn.Module, batch: Batch) -> set[str]:
     handles = [m.register_forward_hook(lambda *_, name=n: ran.add(name)) for n, m in model.named_modules()]
     try:
         with torch.no_grad(), evaluating(model):
-            batch.run(model)
+            batch.floating(dtype_of(model)).run(model)
     finally:
         for handle in handles:
             handle.remove()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luthier.batch import Batch, outputs_of
+from luthier.batch import Batch, dtype_of, outputs_of
 from luthier.errors import UsageError
 from luthier.model.keras import network_of
 
@@ -49,6 +49,6 @@ def read_shares(shares: Sequence[float] | None, count: int) -> tuple[float, ...]
 
 
 def teach(teacher: nn.Module, batch: Batch) -> Tensor:
-    """A teacher's outputs for a batch, without gradient."""
+    """A teacher's outputs for a batch, without gradient; inputs in the teacher's precision."""
     with torch.no_grad():
-        return outputs_of(batch.run(teacher))
+        return outputs_of(batch.floating(dtype_of(teacher)).run(teacher))

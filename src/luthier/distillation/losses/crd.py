@@ -50,7 +50,7 @@ class CRD:
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         """See :class:`luthier.distillation.losses.DistillationLoss`; features are flattened to (n, d)."""
-        s, t = student.flatten(1), teacher.flatten(1)
+        s, t = student.flatten(1), teacher.flatten(1).to(student.dtype)
         if s.shape != t.shape:
             raise UsageError("the embeddings differ in shape", expected=tuple(t.shape), got=tuple(s.shape))
         alike = F.normalize(s, dim=1) @ F.normalize(t, dim=1).mT / self.sharpness  # (n, n)

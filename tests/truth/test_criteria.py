@@ -582,3 +582,25 @@ def test_means_over_many_batches_hold_in_half_precision(kind, close, criterion):
     wanted = importance.weight_scores(copy.deepcopy(short).double(), criterion, exact, "cross_entropy")
     for name in ("0.weight", "2.weight"):
         assert float((found[name] - wanted[name]).norm() / wanted[name].norm()) < close
+
+
+class _Tied(nn.Module):
+    """The first layer's weight is the last one's: its name is that of a module without inputs of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.layer, self.head = nn.Embedding(9, 5), nn.Linear(5, 5), nn.Linear(5, 9, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, ids):
+        return self.head(self.layer(self.embed(ids).mean(1)).tanh())
+
+
+def test_a_shared_weight_goes_by_the_inputs_of_the_layer_that_has_some():
+    torch.manual_seed(0)
+    model, ids = _Tied(), torch.randint(9, (30, 4))
+    found = importance.weight_scores(model, "wanda", [(ids, None)])["embed.weight"]
+    inputs = model.layer(model.embed(ids).mean(1)).tanh()
+    assert torch.allclose(found.float(), model.embed.weight.abs() * inputs.square().mean(0).sqrt(), atol=1e-6)
+    kept = importance.weigh(model, "obs", [(ids, None)]).evidence["embed.weight"].covariance
+    assert torch.allclose(kept[0].float(), inputs.mT @ inputs / 30, atol=1e-6)

@@ -348,9 +348,12 @@ def weight_scores(
 
 def _evidence(model: nn.Module, need: str, found: Mapping[str, Any], seed: int) -> Iterable[Evidence]:
     norms = {f"{path}.weight".lstrip(".") for path, m in model.named_modules() if "Norm" in type(m).__name__}
+    called: dict[int, list[str]] = {}  # a shared weight goes by what is known of it under any of its names
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        called.setdefault(id(parameter), []).extend([name, unmasked(name)])
     for name, parameter in model.named_parameters():
         if parameter.is_floating_point():
-            given = found.get(name, found.get(unmasked(name)))
+            given = next((found[n] for n in called[id(parameter)] if n in found), None)
             known = {} if given is None else _known(need, given)
             yield Evidence(name, parameter.detach(), norm=name in norms, key=Key(seed), **known)
 

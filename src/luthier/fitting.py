@@ -48,7 +48,7 @@ def as_classes(outputs: Tensor, target: Tensor) -> Tensor:
             "the targets are not classes",
             expected=f"whole numbers of shape {wanted} for outputs of shape {tuple(outputs.shape)}",
             got=f"{str(target.dtype).removeprefix('torch.')} of shape {tuple(target.shape)}",
-            cause="classes in the last dimension: class_dim=-1" if target.shape == outputs.shape[:-1] else None,
+            **_why_no_classes(outputs, index, wanted),
         )
     index = index.long()
     used = index[index != IGNORED]
@@ -60,6 +60,16 @@ def as_classes(outputs: Tensor, target: Tensor) -> Tensor:
             cause="a last layer with too few outputs, or classes counted from 1",
         )
     return index
+
+
+def _why_no_classes(outputs: Tensor, index: Tensor, wanted: tuple[int, ...]) -> dict[str, str]:
+    if tuple(index.shape) == wanted:
+        whole = bool((index == index.round()).all())
+        return {"fix": "target.long()"} if whole else {"cause": "numbers to be predicted: loss='mse', metrics=['mse']"}
+    if outputs.ndim > 2 and index.shape == outputs.shape[:-1]:
+        cause = "classes in the last dimension"
+        return {"cause": cause, "fix": "class_dim=-1, in a task and in evaluate; elsewhere a loss function of your own"}
+    return {}
 
 
 def cross_entropy(outputs: Tensor, target: Tensor) -> Tensor:

@@ -200,7 +200,7 @@ class Trainer:
 
         Raises:
             ObjectiveError: the loss or the main metric is no longer a number; the model is then in evaluation mode, at
-                the best epoch before, if that was to be kept.
+                the best epoch before, if that was to be kept. It is so too after Ctrl-C.
         """
         record = Record()
         try:
@@ -211,7 +211,7 @@ class Trainer:
                     if on_epoch and not saved["told"]:
                         self._tell(on_epoch, record)
                 self._train(record, on_epoch, tell)
-        except ObjectiveError:  # what was learned before is not lost with it
+        except (ObjectiveError, KeyboardInterrupt):  # what was learned before is not lost with it
             self._finish(record)
             raise
         self._finish(record)
@@ -371,7 +371,8 @@ def fit(
 
     Raises:
         UsageError: an unknown setting, an empty loader, or a checkpoint of another run.
-        ObjectiveError: the loss is no longer a finite number; the model is then at the best epoch before, as above.
+        ObjectiveError: the loss is no longer a finite number; the model is then at the best epoch before, as above, as
+            it is after Ctrl-C.
 
     Example:
         >>> _ = torch.manual_seed(0)

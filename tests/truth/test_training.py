@@ -163,6 +163,37 @@ def test_what_was_learned_before_a_nan_is_not_lost(where):
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_an_interrupted_run_leaves_the_best_epoch_before():
+    model, seen = _net(), {}
+
+    def interrupt(epoch, scores):
+        seen[epoch] = copy.deepcopy(model.state_dict())
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    def score(outputs, target):
+        return [1.0, 3.0, 2.0][len(seen)]
+
+    with pytest.raises(KeyboardInterrupt):
+        lt.fit(model, _task(metrics=[score]), epochs=4, lr=1e-2, progress=False, on_epoch=interrupt)
+    assert all(torch.equal(value, seen[2][name]) for name, value in model.state_dict().items())
+    assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("outputs", "target", "word"),
+    [
+        (torch.zeros(4, 3), torch.zeros(4), "target.long()"),
+        (torch.zeros(4, 3), torch.rand(4), "mse"),
+        (torch.zeros(4, 5, 3), torch.zeros(4, 5).long(), "class_dim=-1"),
+    ],
+)
+def test_what_makes_targets_no_classes_is_said(outputs, target, word):
+    with pytest.raises(LuthierError, match="not classes") as refused:
+        lt.evaluate(nn.Identity(), [(outputs, target)])
+    assert word in str(refused.value)
+
+
 def test_patience_ends_training():
     seen = []
     lt.fit(_net(), _task(), epochs=50, lr=0.0, patience=2, progress=False, on_epoch=lambda e, s: seen.append(e))

@@ -193,6 +193,35 @@ def test_failed_and_stopped_trials(algorithm, kind):
     check(space, algorithm.ask(space, LOSS, history, [], 2, Key(2, 24)))
 
 
+def adding_up(count: int) -> list[Trial]:
+    """Costs that add up over nine steps; who is far from 0.3 was stopped after the first, with its cost so far."""
+    out = []
+    for i in range(count):
+        x = (i * 0.618) % 1.0
+        rate = 0.2 + (x - 0.3) ** 2
+        far = abs(x - 0.3) > 0.2
+        reports = tuple(Report(s, {"loss": rate * s}) for s in range(1, 2 if far else 10))
+        status = Status.STOPPED if far else Status.COMPLETE
+        out.append(Trial(i, {"x": x}, status, dict(reports[-1].metrics), reports, ended=1.0))
+    return out
+
+
+@pytest.mark.parametrize("name", ["auto", "bayes", "cmaes", "nsga2", "tpe"])
+def test_costs_that_add_up_do_not_make_stopped_trials_look_good(name):
+    space, objectives, history = Space(x=Float(0, 1)), Objectives.of(minimize="loss"), adding_up(60)
+    asked = search.get(name).ask(space, objectives, history, [], 12, Key(1, 60))
+    assert sum(abs(p["x"] - 0.3) < 0.2 for p in asked) >= 8
+
+
+@pytest.mark.parametrize("name", ["bayes", "cmaes", "nsga2", "tpe"])
+def test_what_stopped_trials_stand_for_follows_from_the_history_alone(name):
+    space, objectives, history = Space(x=Float(0, 1)), Objectives.of(minimize="loss"), adding_up(40)
+    kept = search.get(name)
+    for count in (3, 9, 14, 22, 40, 31):
+        fresh = search.get(name).ask(space, objectives, history[:count], [], 2, Key(1, count))
+        assert kept.ask(space, objectives, history[:count], [], 2, Key(1, count)) == fresh
+
+
 @pytest.mark.parametrize("objectives", [{"a": "min", "b": "max"}, {"a": "min", "b": "max", "c": "min"}])
 @pytest.mark.parametrize("bound", [None, "<= 1.5", "<= -1e9"])
 def test_several_objectives_and_constraints(algorithm, objectives, bound):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import luthier as lt
+from luthier.objectives import Objectives
 from luthier.search._encode import Encoding
 from luthier.search._memory import Memory
 from luthier.search.bayes import design, model, plateau
+from luthier.trial import Report, Status, Trial
 
 MIXED = lt.Space(a=lt.Float(0, 1), b=lt.Choice(["u", "v", "w"]), c=lt.Int(1, 5), d=lt.Float(0, 1).when(b="u"))
 CHOICES = lt.Space({f"c{i}": lt.Choice(list("abcde")) for i in range(6)} | {"x": lt.Float(0, 1)})
@@ -111,3 +113,27 @@ def test_noisy_results_are_never_taken_as_exact(noise, alike):
 )
 def test_options_want_more_first_trials(space, trials):
     assert design.size(Encoding(space)) == trials
+
+
+def test_stopped_trials_stand_for_their_end_by_the_completed_ones():
+    wanted = Objectives.of(objectives={"cost": "min", "score": "max"})
+    rng, trials = np.random.default_rng(0), []
+    for i in range(30):
+        rate, steps = rng.random(), 9 if i % 3 else int(rng.integers(1, 6))
+        curve = tuple(
+            Report(s, {"cost": rate * s + 0.1 * rng.random(), "score": s - rate} if i % 5 else {"cost": rate * s})
+            for s in range(1, steps + 1)
+        )
+        status = Status.COMPLETE if i % 3 else Status.STOPPED
+        metrics = {"cost": 9 * rate, "score": 9 - rate} if i % 3 else dict(curve[-1].metrics)
+        trials.append(Trial(i, {"x": rate}, status, metrics, curve, ended=1.0))
+    found = Memory(lt.Space(x=lt.Float(0, 1)), wanted).table(trials).losses
+    for i, trial in enumerate(trials):
+        if trial.status is Status.STOPPED:
+            step = trial.reports[-1].step
+            rises = [t.metrics["cost"] - t.reports[step - 1].metrics["cost"] for t in trials if t.number % 3]
+            assert found[i, 0] == pytest.approx(trial.metrics["cost"] + np.median(rises))
+            expected = -trial.metrics["score"] if i % 5 else np.nan  # scores rise with the steps: nothing is lost
+            np.testing.assert_equal(found[i, 1], expected)
+        else:
+            assert found[i].tolist() == [trial.metrics["cost"], -trial.metrics["score"]]

@@ -16,6 +16,7 @@ from luthier.pareto import Array
 from luthier.search import _fresh
 from luthier.search._belief import Belief
 from luthier.search._encode import Encoding
+from luthier.search._stopped import Curves
 from luthier.space import Space
 from luthier.trial import Status, Trial
 
@@ -28,7 +29,8 @@ class Table:
 
     Attributes:
         rows: unit rows, shape (n, d).
-        losses: shape (n, m), to be minimised; NaN where a trial has none, or failed.
+        losses: shape (n, m), to be minimised; NaN where a trial has none, or failed; of stopped trials see
+            :meth:`luthier.search._stopped.Curves.settled`.
         lack: what constraints lack, shape (n,); 0 where all hold.
         slacks: each constraint's metric minus its bound, shape (n, c): negative where it holds, NaN where unknown.
     """
@@ -64,6 +66,7 @@ class Memory:
         self.encoding = Encoding(space)
         self.belief = Belief(space, self.encoding)
         self._tried = _fresh.Tried()
+        self._curves = Curves(objectives)
         self._trials: list[Trial] = []
         self._width = len(self.encoding) + len(objectives.names) + 1 + len(objectives.constraints)
         self._lines = np.empty((16, self._width))
@@ -92,7 +95,8 @@ class Memory:
         self._trials = listed
         lines = self._lines[: len(listed)]
         d, m = len(self.encoding), len(self.encoding) + len(self.objectives.names)
-        return Table(lines[:, :d], lines[:, d:m], lines[:, m], lines[:, m + 1 :])
+        losses = self._curves.settled(listed, lines[:, d:m])
+        return Table(lines[:, :d], losses, lines[:, m], lines[:, m + 1 :])
 
     def rows(self, trials: Sequence[Trial]) -> Array:
         """Unit rows, shape (n, d)."""

@@ -185,7 +185,7 @@ class CMAES:
     ) -> list[Params]:
         """See :class:`luthier.search.Algorithm`."""
         memory = _memory.recall(self._cache[0].memory if self._cache else None, space, objectives)
-        run = self._advance(memory, memory.table(history), list(history))
+        run = self._advance(memory, list(history))
         self._cache[:] = [run]
         taken = memory.taken(history, pending)
         trials = len(history) + len(pending)
@@ -201,7 +201,7 @@ class CMAES:
 
         return _fresh.several(n, propose, taken)
 
-    def _advance(self, memory: _memory.Memory, table: _memory.Table, trials: list[Trial]) -> _Run:
+    def _advance(self, memory: _memory.Memory, trials: list[Trial]) -> _Run:
         """Folds complete generations of finished trials into the state."""
         run = self._cache[0] if self._cache else None
         known = run is not None and run.memory is memory and run.told == trials[: len(run.told)]
@@ -209,8 +209,9 @@ class CMAES:
             run = _Run.start(memory, self.population, self.sigma)
         while len(run.told) + run.strategy.lam <= len(trials):
             until = len(run.told) + run.strategy.lam
+            table = memory.table(trials[:until])  # as known then: later trials say more of those that were stopped
             run = run.after(table.take(slice(len(run.told), until)), trials[:until])
-            if run.believes and memory.belief.denied(*_memory.first_places(table.take(slice(until)))):
+            if run.believes and memory.belief.denied(*_memory.first_places(table)):
                 run = replace(_Run.start(memory, self.population, self.sigma, believes=False), told=run.told)
         return run
 

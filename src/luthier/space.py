@@ -103,7 +103,12 @@ class Space:
 
     def _read_condition(self, name: str) -> dict[str, tuple[Any, ...]]:
         out = {}
-        for parent, wanted in (self.parameters[name].condition or {}).items():
+        condition = self.parameters[name].condition or {}
+        if not isinstance(condition, Mapping):
+            raise UsageError(
+                f"the condition of {name!r} is no mapping", expected="made by .when(parent=value)", got=repr(condition)
+            )
+        for parent, wanted in condition.items():
             if parent not in self.parameters:
                 raise unknown(f"parent of parameter {name!r}:", parent, self.parameters)
             known = self.parameters[parent]

@@ -13,6 +13,7 @@ from luthier.errors import UsageError
 from luthier.keys import Key
 from luthier.objectives import Constraint, Objectives
 from luthier.search import names
+from luthier.search.bayes.maximise import Effort
 
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.sampled_from(["a", "b", "x y"]), st.floats(0, 1))
 
@@ -193,6 +194,11 @@ def test_no_predicate_is_none():
         (lambda: lt.Float("0", 1), "finite"),
         (lambda: lt.Int(0.5, 2), "whole"),
         (lambda: lt.Int(True, 2), "whole"),
+        (lambda: lt.Int(10, 100, 10), r"'log' is neither(.|\n)*Ordinal\(range"),
+        (lambda: lt.Float(0.1, 1, "linear"), "'log' is neither"),
+        (lambda: lt.Space(x=lt.Choice(["a", "b"], "a")), "no mapping"),
+        (lambda: Effort(uniform=0, near=0), "'uniform' cannot be used"),
+        (lambda: Effort(steps=1.5), "'steps' cannot be used"),
         (lambda: lt.Choice([]), "empty"),
         (lambda: lt.Choice("sgd"), "not a list"),
         (lambda: lt.Choice(["a", "a"]), "twice"),

@@ -73,9 +73,17 @@ class _Number:
     def _settle(self, number: type, plain: Callable[[Any], Any]) -> None:
         """Checks bounds and prior, and makes the bounds plain numbers."""
         kind = type(self).__name__
+        if not isinstance(self.log, bool | np.bool_):
+            raise UsageError(
+                f"{kind}: 'log' is neither True nor False",
+                expected=f"{kind}(low, high, log=True), or without it",
+                got=repr(self.log),
+                fix="Ordinal(range(low, high + 1, step)) for values a step apart" if kind == "Int" else None,
+            )
         _check_bounds(kind, self.low, self.high, self.log, number)
         object.__setattr__(self, "low", plain(self.low))
         object.__setattr__(self, "high", plain(self.high))
+        object.__setattr__(self, "log", bool(self.log))
         if self.prior is None:
             return
         if not self.contains(self.prior):

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from luthier.pareto import Array
+from luthier.search import _checks
 from luthier.search._encode import Encoding
 from luthier.search._moves import mutate
 from luthier.search.bayes import optimise, structures
@@ -48,10 +49,14 @@ class Effort:
     rounds: int = 2
     refits: int = 1
 
+    def __post_init__(self) -> None:
+        _checks.whole(self, 1, uniform=self.uniform, starts=self.starts, refits=self.refits)
+        _checks.whole(self, 0, near=self.near, steps=self.steps, rounds=self.rounds)
+
     def after(self, trials: int) -> Effort:
         """Fewer candidates where each costs more, so that the price stays about the same from 100 trials on."""
         share = min(1.0, max(0.25, 100.0 / max(trials, 1)))
-        return replace(self, uniform=int(self.uniform * share), near=int(self.near * share))
+        return replace(self, uniform=max(1, int(self.uniform * share)), near=int(self.near * share))
 
 
 def maximise(

@@ -244,6 +244,7 @@ def test_callbacks_see_each_trial_and_may_end_the_study():
 
     assert len(tuned(trials=50, callbacks=[watch]).trials) == 4
     assert seen == [(i, i + 1) for i in range(4)]
+    assert len(tuned(trials=50, callbacks=watch, first={"x": 0.5, "kind": "a"}).trials) == 4
 
 
 def test_a_study_without_a_single_result_says_why():
@@ -584,6 +585,8 @@ def test_bad_arguments_are_told_before_anything_runs(tmp_path):
         ({"minimize": None, "objectives": ["loss"]}, "'objectives' is no mapping"),
         ({"constraints": ["size <= 1"]}, "'constraints' is no mapping"),
         ({"store": 3}, "store"),
+        ({"first": ["x"]}, "no configuration"),
+        ({"space": 3, "first": [{"x": 1}]}, "no Space"),
     ]
     for options, sign in bad:
         with pytest.raises(UsageError, match=sign):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
@@ -199,9 +199,17 @@ class Settings:
                 raise UsageError("a callback cannot be called", expected="f(study, trial)", got=repr(callback))
 
 
-def read_first(first: Sequence[Params], space: Space) -> tuple[Params, ...]:
-    """Checks the configurations that are to be tried first."""
-    return tuple(space.check(params) for params in first)
+def read_first(first: Any, space: Space) -> tuple[Params, ...]:
+    """Checks the configurations that are to be tried first: a list of them, or one."""
+    listed = [first] if isinstance(first, Mapping) else first or ()
+    for params in listed:
+        if not isinstance(params, Mapping):
+            raise UsageError(
+                "'first' holds something that is no configuration",
+                expected='first=[{"lr": 0.01, ...}, ...]',
+                got=repr(first),
+            )
+    return tuple(space.check(params) for params in listed)
 
 
 def _is_whole(value: Any) -> bool:

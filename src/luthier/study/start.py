@@ -57,11 +57,11 @@ def tune(
     deterministic: bool | int = False,
     overhead: float | str | None = "auto",
     checkpoints: str | os.PathLike[str] | None = None,
-    first: Sequence[Params] = (),
+    first: Sequence[Params] | Params = (),
     warm_start: Study | Sequence[Study] | None = None,
     replicate: int = 0,
     on_error: str = "record",
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] | Callback = (),
     progress: bool | Progress = True,
 ) -> Study:
     """Searches a space for what an objective likes best.
@@ -99,14 +99,14 @@ def tune(
             over half a second and all of them a minute; never with ``deterministic``. None: no bound.
         checkpoints: the folder for the trials' own folders (``trial.checkpoint``), on storage that all machines share
             where there are several; None: beside an SQLite store, else in the current folder. The study remembers it.
-        first: configurations to try before the algorithm's own, a known good one for instance.
+        first: a configuration, or several, to try before the algorithm's own, a known good one for instance.
         warm_start: a related study, or several: its best configurations are tried first, and its ranks guide proposals
             for as long as they agree with the new results. Kept with the study, which goes on with what it began with.
         replicate: how often the five best trials (of the front, with several objectives) are evaluated again when the
             search is over, at least twice; on top of ``trials``. ``best``, ``front`` and ``ranking`` then go by the
             means of these repeats, and hold their 95 % intervals. 0: not at all.
         on_error: "record", or "raise" to end the study at the first trial that fails.
-        callbacks: called with (study, trial) after each trial; ``study.stop()`` ends the study.
+        callbacks: one or several, called with (study, trial) after each trial; ``study.stop()`` ends the study.
         progress: whether to show a live display (plain lines where there is no terminal), or one's own.
 
     Returns:
@@ -137,10 +137,10 @@ def tune(
         budget=Budget.of(trials, timeout, target, steps, wanted, endless=callable(getattr(chosen, "count", None))),
         pool=Pool.of(workers, executor, limits, deterministic, checkpoints),
         seed=seed,
-        first=read_first(first, whole),
+        first=read_first(first, whole) if isinstance(whole, Space) else (),
         replicate=replicate,
         on_error=on_error,
-        callbacks=tuple(callbacks),
+        callbacks=(callbacks,) if callable(callbacks) else tuple(callbacks or ()),
         overhead=Bound.of(overhead, deterministic is not False),
     )
     return _drive(settings, store, name, choose(progress))

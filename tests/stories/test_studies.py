@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -74,7 +75,7 @@ def test_one_store_holds_many_studies_with_and_without_names(tmp_path):
 
 
 def test_values_that_json_lacks_come_back_on_resume(tmp_path):
-    space = lt.Space(kind=lt.Choice([int, float, (1, 2)]))
+    space = lt.Space(kind=lt.Choice([int, float, (1, 2), math.nan, math.inf]))
     seen = []
 
     def objective(trial):
@@ -84,7 +85,8 @@ def test_values_that_json_lacks_come_back_on_resume(tmp_path):
     for trials in (3, 9):
         study = tuned(objective, space, trials=trials, store=tmp_path / "s.db", name="n")
     assert [t.params["kind"] for t in study.trials] == seen
-    assert all(isinstance(t.params["kind"], str) for t in lt.load_study(tmp_path / "s.db").trials)
+    assert len(seen) == 5
+    assert all(isinstance(t.params["kind"], str | float) for t in lt.load_study(tmp_path / "s.db").trials)
 
 
 @pytest.mark.parametrize(

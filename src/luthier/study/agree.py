@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,12 @@ def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differences(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    out = [f"{kind} {n!r} was {old[n]} and is {new[n]} now" for n in old if n in new and old[n] != new[n]]
+    both = [n for n in old if n in new and old[n] != new[n] and _text(old[n]) != _text(new[n])]
+    out = [f"{kind} {n!r} was {old[n]} and is {new[n]} now" for n in both]
     out += [f"{kind} {n!r} is gone" for n in old if n not in new]
     return out + [f"{kind} {n!r} is new" for n in new if n not in old]
+
+
+def _text(value: Any) -> str:
+    """As a store has it, in which NaN, an option like any other, is like NaN."""
+    return json.dumps(value, sort_keys=True, default=repr)

@@ -325,3 +325,24 @@ def test_a_cost_that_is_nothing_for_the_whole_network_is_refused():
     costs = {"energy": lambda keep: sum(len(kept) for kept in keep.values())}  # of the whole network none is named
     with pytest.raises(UsageError, match="energy"):
         lt.prune_neurons(net, torch.zeros(1, 4), budget={"energy": 0.5}, costs=costs)
+
+
+@pytest.mark.parametrize("method", ["uniform", "global", "family"])
+@pytest.mark.parametrize("widths", [(13, 30), (23, 19), (9, 20, 14)])
+@pytest.mark.parametrize("share", [{"macs": 0.5}, {"params": 0.3}, {"macs": 0.15}])
+def test_budgets_are_met_within_two_per_cent_by_narrow_networks(method, share, widths):
+    """One width alone steps over the budget; brute force says that widths within 2 % exist."""
+    torch.manual_seed(0)
+    analysis = analyse(chain(*widths), torch.zeros(2, 4))
+    name, limit = next(iter(share.items()))
+    measure = {"macs": cost.macs, "params": cost.parameters}[name]
+    dense = measure(analysis)
+
+    def used(keep):
+        return measure(analysis, keep) / dense / limit
+
+    sizes = {g.name: g.size for g in analysis.groups}
+    every = itertools.product(*(range(1, size + 1) for size in sizes.values()))
+    found = [used({n: list(range(w)) for n, w in zip(sizes, each, strict=True)}) for each in every]
+    assert any(0.98 <= each <= 1 for each in found)
+    assert 0.98 <= used(allocate(analysis, importance.score(analysis, "l2"), method, budget=share)) <= 1

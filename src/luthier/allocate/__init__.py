@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from luthier import discover
-from luthier.allocate._budget import Cost, CostLimits, filled, smallest_cut, tell
+from luthier.allocate._budget import Cost, CostLimits, filled, smallest_cut, tell, traded
 from luthier.allocate._families import families
 from luthier.allocate._map import SensitivityMap, measure_map
 from luthier.allocate._scores import lamp
@@ -186,7 +186,8 @@ def allocate(
             name counts before patterns, and of several patterns the last.
         threshold: scores below it go.
         budget: the share of "macs", "params" or "bytes" that may be left, such as ``{"macs": 0.5}``; met from below,
-            within 2 % where the steps of the widths allow it, else as near as they do, with a warning that says so.
+            within 2 % where widths can be found that do, else as near as was found, with a warning that says so.
+            "knapsack" may leave more where that loses less.
         rounding: multiples and least widths.
         sensitivity: a map (see :func:`measure_map`), for the allocations that go by one.
         costs: further costs that a budget may name, or other ways to count: functions from what stays to a number.
@@ -268,7 +269,10 @@ def _to_budget(budget: CostLimits, chosen: Any, request: Callable[[Ratio], Reque
             raise budget.refusal(keep(widths))
     else:
         widths = {name: len(kept) for name, kept in smallest_cut(budget, lambda share: _named(at(share))).items()}
-    found = filled(budget, widths, {g.name: rounding.widths(g) for g in groups}, keep)
+    steps = {g.name: rounding.widths(g) for g in groups}
+    found = filled(budget, widths, steps, keep)
+    if not hasattr(chosen, "solve") and "latency" not in budget.costs:  # what was solved for, or is measured, stays
+        found = traded(budget, found, steps, keep)
     tell(budget, keep(found))
     return _pick(whole, found)
 

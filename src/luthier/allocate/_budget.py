@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from luthier.model.cost import KeepByName
 Cost = Callable[[KeepByName], float]
 """From what stays of each group (those not named stay whole) to a cost in any unit."""
 Keep = dict[str, list[int]]
+_REACH = 3  # steps
 CLOSE = 0.02
 """A budget is met when the cost is at most this far, as a share of it, below."""
 
@@ -143,6 +146,37 @@ def filled(
         now[best], used = min(w for w in steps[best] if w > now[best]), tried[best]
         open_ = {name for name in open_ if now[name] < steps[name][-1]}
     return now
+
+
+def traded(
+    budget: CostLimits, widths: Mapping[str, int], steps: Mapping[str, Any], keep: Callable[[Mapping[str, int]], Keep]
+) -> dict[str, int]:
+    """Widths of which one shrinks by a few steps so that another, growing, uses what no growth alone could.
+
+    The fewest steps with which the budget is met, and of these what comes nearest to it; the widths as they are where
+    they meet it, or nothing comes nearer. The arguments are those of :func:`filled`.
+    """
+    best = dict(widths)
+    used = budget.used(keep(best))
+    for down in range(1, _REACH + 1):
+        if used >= 1 - CLOSE:
+            break
+        for narrow, wide in itertools.permutations(sorted(widths), 2):
+            place = list(steps[narrow]).index(widths[narrow]) - down
+            if place >= 0:
+                tried = _grown(budget, {**widths, narrow: steps[narrow][place]}, wide, steps[wide], keep)
+                if used < (found := budget.used(keep(tried))) <= 1:
+                    best, used = tried, found
+    return best
+
+
+def _grown(
+    budget: CostLimits, now: dict[str, int], name: str, steps: Any, keep: Callable[[Mapping[str, int]], Keep]
+) -> dict[str, int]:
+    """One width as large as the budget allows."""
+    wider = [w for w in steps if w >= now[name]]
+    fits = bisect.bisect(wider, 1.0, key=lambda w: budget.used(keep({**now, name: w})))
+    return {**now, name: wider[max(fits - 1, 0)]}
 
 
 def _share(now: Mapping[str, int], steps: Mapping[str, Any], name: str) -> float:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from decimal import Decimal
+from enum import IntEnum, StrEnum
 from fractions import Fraction
 from pathlib import Path
 
@@ -75,7 +76,13 @@ def test_one_store_holds_many_studies_with_and_without_names(tmp_path):
 
 
 def test_values_that_json_lacks_come_back_on_resume(tmp_path):
-    space = lt.Space(kind=lt.Choice([int, float, (1, 2), math.nan, math.inf]))
+    class Level(IntEnum):
+        LOW = 1
+
+    class Name(StrEnum):
+        SHORT = "s"
+
+    space = lt.Space(kind=lt.Choice([int, float, (1, 2), math.nan, math.inf, Level.LOW, Name.SHORT]))
     seen = []
 
     def objective(trial):
@@ -85,7 +92,7 @@ def test_values_that_json_lacks_come_back_on_resume(tmp_path):
     for trials in (3, 9):
         study = tuned(objective, space, trials=trials, store=tmp_path / "s.db", name="n")
     assert [t.params["kind"] for t in study.trials] == seen
-    assert len(seen) == 5
+    assert len(seen) == 7
     assert all(isinstance(t.params["kind"], str | float) for t in lt.load_study(tmp_path / "s.db").trials)
 
 

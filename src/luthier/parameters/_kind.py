@@ -101,6 +101,6 @@ def apart(value: Any) -> Any:
 def plain_value(value: Any) -> Any:
     """The value where JSON has it, else its printed form."""
     plain = value.item() if isinstance(value, np.generic) else value
-    if plain is None or isinstance(plain, bool | int | float | str):
+    if type(plain) in (type(None), bool, int, float, str):  # members of enumerations are none of them
         return plain
     return _ADDRESS.sub("", repr(plain))  # an address is another one in every run

@@ -116,24 +116,29 @@ def test_options_want_more_first_trials(space, trials):
 
 
 def test_stopped_trials_stand_for_their_end_by_the_completed_ones():
-    wanted = Objectives.of(objectives={"cost": "min", "score": "max"})
+    wanted = Objectives.of(objectives={"cost": "min", "score": "max"}, constraints={"hours": "<= 5", "size": "> 2"})
     rng, trials = np.random.default_rng(0), []
     for i in range(30):
         rate, steps = rng.random(), 9 if i % 3 else int(rng.integers(1, 6))
-        curve = tuple(
-            Report(s, {"cost": rate * s + 0.1 * rng.random(), "score": s - rate} if i % 5 else {"cost": rate * s})
-            for s in range(1, steps + 1)
-        )
-        status = Status.COMPLETE if i % 3 else Status.STOPPED
-        metrics = {"cost": 9 * rate, "score": 9 - rate} if i % 3 else dict(curve[-1].metrics)
-        trials.append(Trial(i, {"x": rate}, status, metrics, curve, ended=1.0))
-    found = Memory(lt.Space(x=lt.Float(0, 1)), wanted).table(trials).losses
+        told = [
+            {"cost": rate * s + 0.1 * rng.random(), "score": s - rate, "hours": s * rate} for s in range(1, steps + 1)
+        ]
+        if i % 5 == 0:
+            told = [{"cost": one["cost"]} for one in told]
+        ended = {"cost": 9 * rate, "score": 9 - rate, "hours": 9 * rate, "size": 1.0}
+        metrics = ended if i % 3 else told[-1]
+        reports = tuple(Report(s, one) for s, one in enumerate(told, start=1))
+        trials.append(Trial(i, {"x": rate}, Status.COMPLETE if i % 3 else Status.STOPPED, metrics, reports, ended=1.0))
+    found = Memory(lt.Space(x=lt.Float(0, 1)), wanted).table(trials)
     for i, trial in enumerate(trials):
-        if trial.status is Status.STOPPED:
-            step = trial.reports[-1].step
-            rises = [t.metrics["cost"] - t.reports[step - 1].metrics["cost"] for t in trials if t.number % 3]
-            assert found[i, 0] == pytest.approx(trial.metrics["cost"] + np.median(rises))
-            expected = -trial.metrics["score"] if i % 5 else np.nan  # scores rise with the steps: nothing is lost
-            np.testing.assert_equal(found[i, 1], expected)
-        else:
-            assert found[i].tolist() == [trial.metrics["cost"], -trial.metrics["score"]]
+        cost, score = trial.metrics["cost"], -trial.metrics.get("score", np.nan)
+        hours, size = trial.metrics.get("hours", np.nan), 2 - trial.metrics.get("size", np.nan)
+        if trial.status is Status.STOPPED:  # scores rise with the steps: nothing is lost; the size is never reported
+            done = [t for t in trials if t.number % 3]
+            at = trial.reports[-1].step - 1
+            cost += np.median([t.metrics["cost"] - t.reports[at].metrics["cost"] for t in done])
+            several = [t for t in done if t.number % 5]
+            hours += np.median([t.metrics["hours"] - t.reports[at].metrics["hours"] for t in several])
+        np.testing.assert_allclose(found.losses[i], [cost, score])
+        np.testing.assert_allclose(found.slacks[i], [hours - 5, size])
+        assert found.lack[i] == pytest.approx(np.nansum(np.maximum([hours - 5, size], 0.0)))

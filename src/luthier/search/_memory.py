@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,8 @@ class Table:
 
     Attributes:
         rows: unit rows, shape (n, d).
-        losses: shape (n, m), to be minimised; NaN where a trial has none, or failed; of stopped trials see
-            :meth:`luthier.search._stopped.Curves.settled`.
+        losses: shape (n, m), to be minimised; NaN where a trial has none, or failed; of stopped trials, as what
+            constraints lack, see :meth:`luthier.search._stopped.Curves.settled`.
         lack: what constraints lack, shape (n,); 0 where all hold.
         slacks: each constraint's metric minus its bound, shape (n, c): negative where it holds, NaN where unknown.
     """
@@ -66,7 +66,7 @@ class Memory:
         self.encoding = Encoding(space)
         self.belief = Belief(space, self.encoding)
         self._tried = _fresh.Tried()
-        self._curves = Curves(objectives)
+        self._curves = Curves(self._numbers)
         self._trials: list[Trial] = []
         self._width = len(self.encoding) + len(objectives.names) + 1 + len(objectives.constraints)
         self._lines = np.empty((16, self._width))
@@ -77,8 +77,13 @@ class Memory:
         losses = self.objectives.losses(trial.metrics)
         if trial.status is Status.FAILED:
             losses[:] = np.nan
-        lack = self.objectives.violation(trial.metrics)
-        return np.concatenate([row, losses, [lack], [_slack(c, trial) for c in self.objectives.constraints]])
+        return np.concatenate([row, [self.objectives.violation(trial.metrics)], losses, self._slacks(trial.metrics)])
+
+    def _slacks(self, metrics: Mapping[str, float]) -> Array:
+        return np.array([_slack(c, metrics) for c in self.objectives.constraints])
+
+    def _numbers(self, metrics: Mapping[str, float]) -> Array:
+        return np.concatenate([self.objectives.losses(metrics), self._slacks(metrics)])
 
     def table(self, trials: Sequence[Trial]) -> Table:
         """Trials as numbers; only those behind the first that differs from the last call are read."""
@@ -94,9 +99,13 @@ class Memory:
             self._lines[i] = self._read(listed[i])
         self._trials = listed
         lines = self._lines[: len(listed)]
-        d, m = len(self.encoding), len(self.encoding) + len(self.objectives.names)
-        losses = self._curves.settled(listed, lines[:, d:m])
-        return Table(lines[:, :d], losses, lines[:, m], lines[:, m + 1 :])
+        d, m = len(self.encoding), len(self.objectives.names)
+        rows, lack, plain = lines[:, :d], lines[:, d], lines[:, d + 1 :]
+        numbers = self._curves.settled(listed, plain)
+        if numbers is not plain and numbers.shape[1] > m:
+            more = np.maximum(numbers[:, m:], 0.0) - np.maximum(plain[:, m:], 0.0)
+            lack = lack + np.nansum(more, axis=1)
+        return Table(rows, numbers[:, :m], lack, numbers[:, m:])
 
     def rows(self, trials: Sequence[Trial]) -> Array:
         """Unit rows, shape (n, d)."""
@@ -146,8 +155,8 @@ def ranking(losses: Array, lack: Array) -> NDArray[np.int64]:
     return pareto.order(losses, lack)
 
 
-def _slack(constraint: Constraint, trial: Trial) -> float:
-    gap = trial.metrics.get(constraint.metric, math.nan) - constraint.bound
+def _slack(constraint: Constraint, metrics: Mapping[str, float]) -> float:
+    gap = metrics.get(constraint.metric, math.nan) - constraint.bound
     return gap if constraint.operator.startswith("<") else -gap
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from luthier.objectives import Objectives
 from luthier.pareto import Array
 from luthier.trial import Status, Trial
 
@@ -14,18 +13,18 @@ _LATEST = 64  # completed trials that tell what is lost between a step and the e
 
 
 class Curves:
-    """Losses of trials at the steps that they reported, each read once.
+    """Losses of trials, and what constraints lack, at the steps that they reported, each read once.
 
     Args:
-        objectives: what is wanted.
+        read: from metrics to numbers of which larger ones are worse, NaN where unknown, shape (m,).
     """
 
-    def __init__(self, objectives: Objectives) -> None:
-        self._objectives = objectives
+    def __init__(self, read: Callable[[Mapping[str, float]], Array]) -> None:
+        self._read = read
         self._known: dict[tuple[int, int], tuple[Trial, Array]] = {}
 
-    def settled(self, trials: Sequence[Trial], losses: Array) -> Array:
-        """Losses in which those of stopped trials stand for their end.
+    def settled(self, trials: Sequence[Trial], numbers: Array) -> Array:
+        """Numbers in which those of stopped trials stand for their end.
 
         Where results get worse with the steps (costs that add up, say), those of trials that were stopped would look
         best. So each is made worse by what the latest 64 completed trials lost, on median, from the step of its last
@@ -33,17 +32,17 @@ class Curves:
 
         Args:
             trials: n of them.
-            losses: theirs, shape (n, m).
+            numbers: theirs, shape (n, m).
 
         Returns:
             shape (n, m).
         """
         stopped = [i for i, t in enumerate(trials) if t.status is Status.STOPPED and t.reports]
-        done = [(t, losses[i]) for i, t in enumerate(trials) if t.status is Status.COMPLETE and t.reports]
+        done = [(t, numbers[i]) for i, t in enumerate(trials) if t.status is Status.COMPLETE and t.reports]
         done = done[-_LATEST:]
         if not stopped or not done:
-            return losses
-        out = losses.copy()
+            return numbers
+        out = numbers.copy()
         lost: dict[int, Array] = {}
         for i in stopped:
             step = trials[i].reports[-1].step
@@ -66,5 +65,5 @@ class Curves:
     def _at(self, trial: Trial, step: int) -> Array:
         known = self._known.get((trial.number, step))
         if known is None or known[0] is not trial:
-            known = self._known[trial.number, step] = trial, self._objectives.losses(trial.at(step))
+            known = self._known[trial.number, step] = trial, self._read(trial.at(step))
         return known[1]

@@ -604,3 +604,21 @@ def test_a_shared_weight_goes_by_the_inputs_of_the_layer_that_has_some():
     assert torch.allclose(found.float(), model.embed.weight.abs() * inputs.square().mean(0).sqrt(), atol=1e-6)
     kept = importance.weigh(model, "obs", [(ids, None)]).evidence["embed.weight"].covariance
     assert torch.allclose(kept[0].float(), inputs.mT @ inputs / 30, atol=1e-6)
+
+
+def test_a_unit_that_passes_a_depthwise_convolution_is_looked_at_once_where_it_is_summed():
+    torch.manual_seed(0)
+    first, depthwise = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1, groups=6)
+    model = nn.Sequential(first, nn.ReLU(), depthwise, nn.ReLU(), nn.Conv2d(6, 4, 1), nn.Flatten(), nn.Linear(100, 3))
+    model, x, y = model.double().eval(), torch.randn(7, 3, 5, 5).double(), torch.randint(3, (7,))
+    names = ["activation", "variance", "fisher", "activation_taylor"]
+    analysis = analyse(model, x[:2])
+    seen = importance.score_many(analysis, names, [(x[:4], y[:4]), (x[4:], y[4:])], "cross_entropy")
+    found = {name: scores["0"] for name, scores in zip(names, seen, strict=True)}
+    gates = torch.ones(7, 6, 1, 1, dtype=torch.double, requires_grad=True)  # one for each example and unit
+    value = F.cross_entropy(model[4:](model[:4](x) * gates), y, reduction="sum")
+    slopes = torch.autograd.grad(value, gates)[0].flatten(1)
+    kept = model[:4](x).detach().movedim(1, 0).flatten(1)
+    wanted = {"fisher": 0.5 * slopes.square().mean(0), "activation_taylor": slopes.abs().mean(0)}
+    wanted |= {"activation": kept.abs().mean(1), "variance": kept.var(1, unbiased=False)}
+    assert all(torch.allclose(found[name], wanted[name]) for name in names)

@@ -209,9 +209,8 @@ def _run(analysis: Analysis, inputs: Inputs, look: Any, step: Any = None, state:
 
 def _consumers(analysis: Analysis, group: Group) -> list[tuple[fx.Node, int]]:
     found = []
-    for node, i in dict.fromkeys(analysis.facts.contracted):
-        dims: Any = analysis.facts.dims[node]
-        if node.op != "get_attr" and touches(dims[i].expr, {group.axis}):
+    for node, i, summed in analysis.facts.contracted:
+        if node.op != "get_attr" and touches(summed, {group.axis}) and (node, i) not in found:
             found.append((node, i))
     return found or _producers(analysis, group)
 

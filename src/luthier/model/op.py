@@ -67,13 +67,13 @@ class Facts:
 
     Args:
         dims: the dimensions of every node's result.
-        contracted: (node, dimension) pairs over which something sums: where an activation is consumed.
+        contracted: (node, dimension, what of it is summed over): where an activation is consumed.
         statistics: nodes whose result depends on how many of an axis there are (normalisations).
         memo: expressions that a rule needs again when it rewrites or counts.
     """
 
     dims: dict[fx.Node, Result] = field(default_factory=dict)
-    contracted: list[tuple[fx.Node, int]] = field(default_factory=list)
+    contracted: list[tuple[fx.Node, int, Expr]] = field(default_factory=list)
     statistics: dict[fx.Node, None] = field(default_factory=dict)
     memo: dict[fx.Node, Any] = field(default_factory=dict)
 
@@ -132,7 +132,7 @@ class Op:
         self.unify(a, b)
         if not (a.zero or b.zero):
             self.freeze(a, "a sum over values that a mask does not make zero")
-        self.facts.contracted.append((x, i % len(self.dims(x))))
+        self.facts.contracted.append((x, i % len(self.dims(x)), a.expr))
 
     def statistic(self, dims: Sequence[Dim]) -> None:
         """Says that the result depends on how many there are of these dimensions' free axes."""

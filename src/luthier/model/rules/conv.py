@@ -82,7 +82,7 @@ def _grouped(op: Op, groups: int, transposed: bool, channel: int) -> Dim:
     unify(x.expr, Product([g, inside]), why)
     if not (x.zero or all(d.zero for d in weight)):
         op.freeze(x, "a sum over values that a mask does not make zero")
-    op.facts.contracted.append((op.arg(0), channel))
+    op.facts.contracted.append((op.arg(0), channel, inside))  # the groups themselves go on
     op.facts.memo[op.node] = g
     return Dim(Product([g, outside]), all(d.zero for d in weight[:2]))
 

@@ -32,7 +32,7 @@ def einsum(op: Op) -> Dims:
             if not dim.zero:
                 op.freeze(dim, "a sum over values that a mask does not make zero")
             first = next(i for i, t in enumerate(terms) if letter in t)
-            op.facts.contracted.append((nodes[first], terms[first].index(letter)))
+            op.facts.contracted.append((nodes[first], terms[first].index(letter), dim.expr))
     return [found[letter] for letter in result]
 
 

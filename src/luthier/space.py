@@ -247,10 +247,10 @@ class Space:
         return UsageError("no allowed combination was found in the space", **{**usual, "got": got, **details})
 
     def check(self, params: Mapping[str, Any]) -> Params:
-        """Reads values given by a user: exactly the active parameters, each in its range, none forbidden.
+        """Reads values given by a user: all active parameters, each in its range, none forbidden; others are left out.
 
         Raises:
-            UsageError: an unknown, missing, inactive or out-of-range parameter, or a forbidden combination.
+            UsageError: an unknown, missing or out-of-range parameter, or a forbidden combination.
         """
         for name in params:
             if name not in self.parameters:

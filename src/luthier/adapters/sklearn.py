@@ -101,7 +101,8 @@ class SearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         timeout: seconds in all.
         limits: hard limits for each configuration.
         store: where the study is kept, so that a fit that was interrupted goes on; None: memory.
-        name: the study's name.
+        name: the study's name. A fit goes on with the study of that name that the store has, whatever its data were:
+            leave it out where several fits are made, as in nested cross-validation.
         seed: of every random stream.
         progress: whether to show a live display.
 

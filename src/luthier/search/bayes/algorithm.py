@@ -66,7 +66,9 @@ class Bayes:
     def __init__(self, initial: int | None = None, effort: Effort | None = None) -> None:
         _checks.whole(self, 0, initial=0 if initial is None else initial)
         if not isinstance(effort, Effort | None):
-            raise UsageError("Bayes: 'effort' cannot be used", expected="an Effort, or None", got=repr(effort))
+            raise UsageError(
+                "Bayes: 'effort' cannot be used", expected="a luthier.search.bayes.Effort, or None", got=repr(effort)
+            )
         self.initial = initial
         self.effort = effort or Effort()
         self._memory: _memory.Memory | None = None

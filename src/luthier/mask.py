@@ -6,7 +6,6 @@ A mask multiplies its weight each time the weight is read, so that no optimiser,
 
 from __future__ import annotations
 
-import copy
 import io
 import re
 import warnings
@@ -26,6 +25,7 @@ from luthier import importance
 from luthier.errors import UsageError, unknown
 from luthier.importance import unmasked
 from luthier.keep import SCOPES, choose
+from luthier.model.copies import copy_of
 from luthier.model.keras import KerasModule, network_of
 
 _UNDO: dict[type, str] = {
@@ -148,7 +148,7 @@ def masks_of(model: nn.Module) -> dict[str, Tensor]:
 
 def merged(model: nn.Module) -> nn.Module:
     """A plain copy: masks merged into the weights, parameters under their own names, shared ones still shared."""
-    plain = copy.deepcopy(model)
+    plain = copy_of(model)
     made: dict[int, nn.Parameter] = {}
     for owner in list(plain.modules()):
         _merge(owner, {leaf: mask for leaf, mask in _parametrised(owner).items() if mask is not None}, made)
@@ -387,7 +387,7 @@ def prune_weights(
     flipped = _inputs_first(source)
     masks, odd = choose({name: weighed.scores[name] for name in names}, how, amount, scope, before, flipped)
     warn_of_empty(masks, before)
-    masked = copy.deepcopy(source)
+    masked = copy_of(source)
     with torch.no_grad():
         for name, kept in masks.items():
             made = weighed.refit(name, kept)

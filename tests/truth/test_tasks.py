@@ -78,3 +78,28 @@ def test_a_network_with_a_part_named_model_is_taken_whole():
     assert rewind.onto(masked) is masked
     assert rewind.onto(net) is net
     assert lt.profile(net, x, rounds=1).macs == 2 * 4 + 4 * 3
+
+
+class _Remembering(nn.Module):
+    """Keeps what it computed, as networks with additional losses do: PyTorch refuses to copy that."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        self.seen = {"hidden": [self.body(x).relu()]}
+        return self.head(self.seen["hidden"][0])
+
+
+def test_a_network_that_keeps_what_it_computed_is_copied():
+    net, x, y = _Remembering(), torch.randn(16, 4), torch.randint(2, (16,))
+    task = lt.Task(train=(x, y), valid=(x, y))
+    expected = net(x)
+    masked = lt.prune_weights(net, ratio=0.5)
+    masked(x)
+    assert torch.equal(lt.prune_weights(net, ratio=0.0).finalize()(x), expected)
+    assert masked.finalize()(x).shape == (16, 2)
+    net(x)
+    lt.distill(_Remembering(), net, task, epochs=1, progress=False)
+    assert lt.prune_neurons(net, x[:2], ratio=0.5).model(x).shape == (16, 2)

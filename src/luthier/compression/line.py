@@ -27,6 +27,7 @@ from luthier.measure.onnx_file import write_onnx
 from luthier.measure.table import Table
 from luthier.measure.widths import multiple_for
 from luthier.model import Analysis, analyse, cost
+from luthier.model.copies import copy_of
 from luthier.recipe import Recipe
 from luthier.surgery import Pruned, cut
 from luthier.surgery.reconstruct import LAYERS, reconstruct
@@ -74,7 +75,7 @@ class Line:
         allocate: str = "sensitivity",
         cache: Path | None = None,
     ) -> None:
-        self.dense = copy.deepcopy(dense).eval()  # what is frozen in it stays frozen in the cut networks
+        self.dense = copy_of(dense).eval()  # what is frozen in it stays frozen in the cut networks
         self.task = task
         self.batch_size = batch_size
         self._multiple = multiple

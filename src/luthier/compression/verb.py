@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +31,7 @@ from luthier.export.bundle import load, save
 from luthier.export.onnx import OnnxCheck, export_onnx
 from luthier.extras import need
 from luthier.measure.latency import measure
+from luthier.model.copies import copy_of
 from luthier.model.keras import network_of
 from luthier.progress import progress_bar
 from luthier.recipe import Recipe
@@ -122,7 +122,7 @@ class Run:
     def _dense(self) -> nn.Module:
         """The trained network: as given, or trained by the recipe and kept."""
         kept = self.out / "dense" / "model.luthier"
-        dense = copy.deepcopy(self.model)
+        dense = copy_of(self.model)
         if self.settings.recipe is None:
             return dense.eval()
         if kept.is_file():
@@ -130,7 +130,7 @@ class Run:
                 loaded = load(kept, into=dense).eval()
             except LuthierError as error:
                 self.console.print(f"[bold]Dense[/]    trained again: {error.what}", highlight=False)
-                dense = copy.deepcopy(self.model)
+                dense = copy_of(self.model)
             else:
                 self.console.print(f"[bold]Dense[/]    already trained ({kept})", highlight=False)
                 return loaded

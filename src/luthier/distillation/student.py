@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from luthier.distillation.disk import Cache
 from luthier.distillation.lesson import Lesson, Weight, fading, suited
 from luthier.distillation.taps import Tap
 from luthier.distillation.teachers import as_several
+from luthier.model.copies import copy_of
 from luthier.model.keras import give_back, network_of
 from luthier.progress import progress_bar
 from luthier.recipe import Recipe
@@ -88,7 +88,7 @@ def distill(
     """
     model = network_of(student)
     as_several([model])
-    teachers = [copy.deepcopy(t).eval().requires_grad_(False) for t in as_several(teacher)]
+    teachers = [copy_of(t).eval().requires_grad_(False) for t in as_several(teacher)]
     recipe, devices = Recipe.of(settings), as_devices(fabric)
     if fabric is not None:
         for network in (model, *teachers):

@@ -11,6 +11,7 @@ import numpy as np
 
 P = TypeVar("P", bound="Parameter")
 
+_PLAIN = (float, int, str, bool, type(None))
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -94,13 +95,13 @@ def apart(value: Any) -> Any:
     Other objects (arrays, models, estimators) stay the same ones.
     """
     if type(value) is dict:
-        return {name: apart(each) for name, each in value.items()}
+        return {name: each if type(each) in _PLAIN else apart(each) for name, each in value.items()}
     return type(value)(map(apart, value)) if type(value) in (list, tuple, set) else value
 
 
 def plain_value(value: Any) -> Any:
     """The value where JSON has it, else its printed form."""
     plain = value.item() if isinstance(value, np.generic) else value
-    if type(plain) in (type(None), bool, int, float, str):  # members of enumerations are none of them
+    if type(plain) in _PLAIN:  # members of enumerations are none of them
         return plain
     return _ADDRESS.sub("", repr(plain))  # an address is another one in every run

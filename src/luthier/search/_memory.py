@@ -68,6 +68,7 @@ class Memory:
         self._tried = _fresh.Tried()
         self._curves = Curves(self._numbers)
         self._trials: list[Trial] = []
+        self._stopped: list[int] = []  # which of them were stopped
         self._width = len(self.encoding) + len(objectives.names) + 1 + len(objectives.constraints)
         self._lines = np.empty((16, self._width))
 
@@ -97,11 +98,13 @@ class Memory:
             self._lines = self._lines.copy()  # tables that were given away keep what they show
         for i in range(same, len(listed)):
             self._lines[i] = self._read(listed[i])
+        fresh = (i for i in range(same, len(listed)) if listed[i].status is Status.STOPPED)
+        self._stopped = [*(i for i in self._stopped if i < same), *fresh]
         self._trials = listed
         lines = self._lines[: len(listed)]
         d, m = len(self.encoding), len(self.objectives.names)
         rows, lack, plain = lines[:, :d], lines[:, d], lines[:, d + 1 :]
-        numbers = self._curves.settled(listed, plain)
+        numbers = self._curves.settled(listed, self._stopped, plain)
         if numbers is not plain and numbers.shape[1] > m:
             more = np.maximum(numbers[:, m:], 0.0) - np.maximum(plain[:, m:], 0.0)
             lack = lack + np.nansum(more, axis=1)

@@ -23,7 +23,7 @@ class Curves:
         self._read = read
         self._known: dict[tuple[int, int], tuple[Trial, Array]] = {}
 
-    def settled(self, trials: Sequence[Trial], numbers: Array) -> Array:
+    def settled(self, trials: Sequence[Trial], stopped: Sequence[int], numbers: Array) -> Array:
         """Numbers in which those of stopped trials stand for their end.
 
         Where results get worse with the steps (costs that add up, say), those of trials that were stopped would look
@@ -32,19 +32,21 @@ class Curves:
 
         Args:
             trials: n of them.
+            stopped: indices of those that were stopped.
             numbers: theirs, shape (n, m).
 
         Returns:
             shape (n, m).
         """
-        stopped = [i for i, t in enumerate(trials) if t.status is Status.STOPPED and t.reports]
+        if not stopped:
+            return numbers
         done = [(t, numbers[i]) for i, t in enumerate(trials) if t.status is Status.COMPLETE and t.reports]
         done = done[-_LATEST:]
-        if not stopped or not done:
+        if not done:
             return numbers
         out = numbers.copy()
         lost: dict[int, Array] = {}
-        for i in stopped:
+        for i in (i for i in stopped if trials[i].reports):
             step = trials[i].reports[-1].step
             if step not in lost:
                 lost[step] = self._lost(done, step)

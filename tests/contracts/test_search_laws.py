@@ -400,7 +400,7 @@ BAD = {
     "beyond a float": (lambda: loop().add({"x": 0.5}, -(10**400)), "'loss' is -inf"),
     "levels": (lambda: search.Grid(levels="a"), "levels >= 1"),
     "first trials": (lambda: search.Bayes(initial=-1), "initial >= 0"),
-    "effort": (lambda: search.Bayes(effort="low"), "an Effort, or None"),
+    "effort": (lambda: search.Bayes(effort="low"), "bayes.Effort, or None"),
     "candidates": (lambda: search.TPE(candidates=0), "candidates >= 1"),
     "others": (lambda: search.TPE(others=0), "others >= 1"),
     "share": (lambda: search.TPE(share=2), "0 <= share <= 1"),

@@ -12,6 +12,7 @@ from luthier import importance
 from luthier.errors import UsageError
 from luthier.importance import _refit, obs
 from luthier.importance._layers import patches_of
+from luthier.mask import prune_weights
 from luthier.model import analyse
 
 
@@ -622,3 +623,13 @@ def test_a_unit_that_passes_a_depthwise_convolution_is_looked_at_once_where_it_i
     wanted = {"fisher": 0.5 * slopes.square().mean(0), "activation_taylor": slopes.abs().mean(0)}
     wanted |= {"activation": kept.abs().mean(1), "variance": kept.var(1, unbiased=False)}
     assert all(torch.allclose(found[name], wanted[name]) for name in names)
+
+
+def test_the_norm_of_a_single_weight_is_its_magnitude():
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    found = importance.weight_scores(model, "l2")
+    assert all(torch.equal(found[name], p.abs()) for name, p in model.named_parameters())
+    cut = prune_weights(model, threshold=0.1, criterion="l2")
+    assert all(torch.equal(kept, model.get_parameter(name).abs() >= 0.1) for name, kept in cut.masks.items())
+    lamps = [prune_weights(model, ratio=0.5, scope="lamp", criterion=c).masks for c in ("l1", "l2")]
+    assert all(torch.equal(lamps[0][name], lamps[1][name]) for name in lamps[0])

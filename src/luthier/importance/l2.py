@@ -21,6 +21,10 @@ class L2:
 
     def elements(self, evidence: Evidence) -> Tensor:
         """A score per weight."""
+        return evidence.weight.abs()
+
+    def terms(self, evidence: Evidence) -> Tensor:
+        """The square, which adds up over the weights that go together."""
         return evidence.weight.square()
 
     def combine(self, total: Tensor) -> Tensor:

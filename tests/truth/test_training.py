@@ -475,3 +475,26 @@ def test_a_stream_of_examples_is_learned_from_as_from_its_batches():
 def test_batches_that_cannot_be_read_are_named(batches, words):
     with pytest.raises(LuthierError, match=words):
         lt.fit(nn.Linear(3, 2), lt.Task(train=batches, valid=batches), epochs=1, progress=False)
+
+
+class _Tabled(nn.Module):
+    """Makes a table for the longest input so far and keeps it, as positional encodings are."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.table = nn.Linear(4, 2), torch.zeros(0, 1)
+
+    def forward(self, x):
+        if len(self.table) < x.shape[1]:
+            self.table = torch.arange(x.shape[1])[:, None].float().cos()
+        return (self.layer(x) * self.table[: x.shape[1]]).mean(1)
+
+
+def test_what_a_network_keeps_while_it_is_evaluated_can_be_trained_with():
+    net, x, y = _Tabled(), torch.randn(16, 3, 4), torch.randint(2, (16,))
+    lt.evaluate(net, (x, y))
+    seen = []
+    task = lt.Task(train=(x, y), valid=(torch.randn(16, 6, 4), y))
+    lt.fit(net, task, epochs=2, progress=False, on_epoch=lambda e, s: seen.append(s["loss"]))
+    assert len(seen) == 2
+    assert len(net.table) == 6

@@ -24,7 +24,7 @@ def collect(predict: Predict, loader: Iterable[Any], layout: Layout | None = Non
     """Outputs, with the classes in dimension 1, and targets over a whole loader."""
     layout = layout or Layout()
     outputs, targets = [], []
-    with torch.inference_mode():
+    with torch.no_grad():  # a network may keep what it computes, and train with it
         for batch in read_batches(loader, layout=layout):
             outputs.append(layout.outputs(predict(batch)))
             targets.append(Batch((), batch.target).to("cpu").target)

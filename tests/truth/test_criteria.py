@@ -633,3 +633,15 @@ def test_the_norm_of_a_single_weight_is_its_magnitude():
     assert all(torch.equal(kept, model.get_parameter(name).abs() >= 0.1) for name, kept in cut.masks.items())
     lamps = [prune_weights(model, ratio=0.5, scope="lamp", criterion=c).masks for c in ("l1", "l2")]
     assert all(torch.equal(lamps[0][name], lamps[1][name]) for name in lamps[0])
+
+
+def test_a_tensor_of_inputs_is_data_without_targets():
+    layer, x = nn.Linear(5, 3), torch.randn(150, 5)
+    found = importance.weight_scores(layer, "wanda", x)["weight"].float()
+    assert torch.allclose(found, layer.weight.abs() * x.square().mean(0).sqrt(), atol=1e-6)
+
+
+@pytest.mark.parametrize("data", ["x", 5, [torch.zeros(4, 5), torch.zeros(4).long()]])
+def test_data_that_are_no_batches_with_targets_are_named(data):
+    with pytest.raises(UsageError, match=r"no batches|needs a target"):
+        importance.weight_scores(nn.Linear(5, 3), "taylor", data, "cross_entropy")

@@ -506,6 +506,8 @@ def test_a_run_says_how_much_of_it_is_done():
         ({"kl": -1.0}, "weight"),
         ({"kl": 0.0}, "weight"),
         ({}, "weight"),
+        (["kl"], "weights"),
+        ("kl", "weights"),
     ],
 )
 def test_useless_weights_are_refused(weights, word):

@@ -135,7 +135,13 @@ def with_teacher(
 
 
 def as_cache(cache: Cache | str | Path | None) -> Cache | None:
-    """A cache, or a folder as one."""
+    """A cache, or a folder as one.
+
+    Raises:
+        UsageError: neither.
+    """
+    if not isinstance(cache, Cache | str | Path | None):
+        raise UsageError("this is no cache", expected="a folder, or Cache(folder, top_k=...)", got=repr(cache))
     return Cache(cache) if isinstance(cache, str | Path) else cache
 
 

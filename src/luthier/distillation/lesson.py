@@ -117,6 +117,10 @@ def read_weights(weights: Mapping[str, Weight]) -> dict[str, Share]:
         UsageError: an unknown loss, a weight out of range, or none left.
     """
     known = ["task", *distillation_losses.names()]
+    if not isinstance(weights, Mapping):
+        raise UsageError(
+            "losses come with their weights", expected="such as {'kl': 0.5, 'task': 0.5}", got=repr(weights)
+        )
     plain: dict[str, Share] = {}
     for name, given in weights.items():
         weight, own = given if isinstance(given, tuple) and len(given) == 2 else (given, None)

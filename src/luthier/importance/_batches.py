@@ -48,13 +48,20 @@ def batches(data: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
 
     Args:
         data: batches, of which dicts hold their target as a task's do; or a tuple of tensors (inputs, ..., target) of
-            equal lengths, as a task takes it.
+            equal lengths, as a task takes it; or a tensor of inputs.
 
     Raises:
         UsageError: there is not a single batch, or tensors differ in length.
     """
     empty = True
-    for batch in _split(data) if isinstance(data, tuple) else data:
+    if isinstance(data, str) or not hasattr(data, "__iter__"):
+        raise UsageError(
+            "the data are no batches",
+            expected="a loader, a list of (inputs, target), or tensors (inputs, target)",
+            got=type(data).__name__,
+            fix='task.loader("train"), of a task' if hasattr(data, "loader") else None,
+        )
+    for batch in _split(data) if isinstance(data, tuple | Tensor) else data:
         empty = False
         if isinstance(batch, Batch) or holds_labels(batch):
             read = Layout().read(batch)
@@ -68,8 +75,10 @@ def batches(data: Iterable[Any]) -> Iterator[tuple[Inputs, Any]]:
         raise UsageError("the data holds no batch", expected="at least one batch of (inputs, target)", got="none")
 
 
-def _split(data: tuple[Any, ...]) -> Iterable[Any]:
+def _split(data: tuple[Any, ...] | Tensor) -> Iterable[Any]:
     """Tensors as batches of :data:`SIZE` in order, without a loader's draw from the global stream."""
+    if isinstance(data, Tensor):
+        return torch.split(data, SIZE)
     loader: Any = as_loader(data)
     return zip(*(t.split(SIZE) for t in loader.dataset.tensors), strict=True) if loader is not data else data
 
@@ -136,7 +145,18 @@ def loss_function(loss: str | Loss) -> Loss:
     if found is None:
         known = ", ".join(LOSSES)
         raise UsageError(f"unknown loss {loss!r}", expected=f"one of {known}, or a name in torch.nn.functional")
-    return lambda output, target: found(outputs_of(output), target)
+
+    def named(output: Any, target: Any) -> Tensor:
+        if target is None:
+            raise UsageError(
+                f"the loss {loss!r} needs a target, and the batches hold none",
+                expected="batches of (inputs, target)",
+                cause="a list [x, y] is two batches of inputs; a tuple (x, y) is inputs with their target",
+            )
+        value: Tensor = found(outputs_of(output), target)
+        return value
+
+    return named
 
 
 @contextlib.contextmanager

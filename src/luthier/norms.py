@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
-from luthier.batch import device_of
+from luthier.batch import Layout, device_of
 from luthier.checkpoint import seeded
 from luthier.task import Task
 
@@ -13,6 +16,17 @@ from luthier.task import Task
 def has_batch_norm(model: nn.Module) -> bool:
     """Whether training takes statistics over the examples of a batch alone, without positions."""
     return any(isinstance(m, nn.BatchNorm1d) for m in model.modules())
+
+
+def left_out(loader: Any, fewest: int, layout: Layout) -> int:
+    """How many of an epoch's batches hold fewer examples, as far as a loader says so without being gone through."""
+    if isinstance(loader, list | tuple):
+        return sum(layout.read(item).size < fewest for item in loader)
+    if fewest < 2 or type(loader) is not DataLoader or loader.batch_size is None or loader.drop_last:
+        return 0
+    if isinstance(loader.dataset, IterableDataset):
+        return 0
+    return int(0 < len(loader.sampler) % loader.batch_size < fewest)  # type: ignore[arg-type]
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ from luthier.fitting import scalar
 from luthier.mask import masks_of
 from luthier.measure.quality import evaluate
 from luthier.model.keras import give_back, network_of
-from luthier.norms import has_batch_norm
+from luthier.norms import has_batch_norm, left_out
 from luthier.norms import recalibrate as recalibrate
 from luthier.optimizer import make_optimizer
 from luthier.progress import progress_bar
@@ -114,7 +114,8 @@ class Trainer:
         self.precision = None if self.beside.devices else mixed_type(self.device, recipe.precision)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.step = 0
-        count = math.ceil(task.count("train") / self.devices.count)
+        count = task.count("train") - left_out(task.loader("train"), self.fewest, task.layout)
+        count = max(1, math.ceil(count / self.devices.count))
         self.steps = math.ceil(count / recipe.accumulate) * recipe.epochs
 
     def epoch(self) -> float:

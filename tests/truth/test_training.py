@@ -498,3 +498,16 @@ def test_what_a_network_keeps_while_it_is_evaluated_can_be_trained_with():
     lt.fit(net, task, epochs=2, progress=False, on_epoch=lambda e, s: seen.append(s["loss"]))
     assert len(seen) == 2
     assert len(net.table) == 6
+
+
+@pytest.mark.parametrize("kind", ["tensors", "loader", "batches"])
+def test_a_schedule_counts_only_the_batches_that_are_learned_from(kind):
+    x, y, seen = torch.randn(33, 4), torch.randint(2, (33,)), []
+    batches = [(x[:16], y[:16]), (x[16:32], y[16:32]), (x[32:], y[32:])]  # the last is too small for batch norm
+    loader = torch.utils.data.DataLoader(list(zip(x, y, strict=True)), batch_size=16)
+    train = {"tensors": (x, y), "loader": loader, "batches": batches}[kind]
+    net = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    task = lt.Task(train=train, valid=(x, y), batch_size=16)
+    how = {"epochs": 3, "warmup": 0.0, "schedule": lambda done: seen.append(done) or 1.0, "progress": False}
+    lt.fit(net, task, **how)
+    assert list(dict.fromkeys(seen)) == [pytest.approx(step / 6) for step in range(6)]

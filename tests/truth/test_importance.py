@@ -114,6 +114,55 @@ def test_permutations_and_subsets():
     assert found["s"] == pytest.approx(0.25 / (0.25 + 0.3125), abs=0.03)
 
 
+def test_what_an_order_does_is_seen_whatever_it_depends_on():
+    """Tours, whose places say nothing, and indicators; the other parameter has a twelfth of the variance."""
+    rng = np.random.default_rng(0)
+    lengths = rng.random((9, 9))
+    lengths += lengths.T
+    functions = {
+        "tour": lambda order: sum(lengths[order[i], order[i - 1]] for i in range(9)),
+        "first": lambda order: float(order[0] < 3),
+        "before": lambda order: float(order.index(3) < order.index(5)),
+    }
+    space = lt.Space(p=lt.Permutation(range(9)), x=lt.Float(0, 1))
+    for name, function in functions.items():
+        variance = float(np.var([function(tuple(rng.permutation(9))) for _ in range(4000)]))
+        found = _shares(space, lambda p, f=function, v=variance: f(p["p"]) + np.sqrt(v) * p["x"], n=200)
+        assert found["p"] == pytest.approx(12 / 13, abs=0.12), name
+        assert found["x"] == pytest.approx(1 / 13, abs=0.03), name
+
+
+def test_what_a_selection_does_is_seen_whatever_it_depends_on():
+    space = lt.Space(s=lt.Subset(["a", "b", "c"]), x=lt.Float(0, 1))
+    for function in (lambda s: len(s) == 2, lambda s: s == ("a",), lambda s: "a" in s and "b" in s):
+        assert _shares(space, lambda p, f=function: float(f(p["s"])))["s"] == pytest.approx(1.0, abs=0.02)
+
+
+def test_conditional_choices_and_structures_have_their_shares():
+    """Children whose mean is that of their absence, so that all is their own: variance times how often active."""
+    space = lt.Space(m=lt.Choice([0, 1]), c=lt.Choice(["u", "v"]).when(m=1), x=lt.Float(0, 1))
+    found = _shares(space, lambda p: {None: 0.5, "u": 1.0, "v": 0.0}[p.get("c")] + p["x"])
+    assert (found["c"], found["x"], found["m"]) == pytest.approx((0.6, 0.4, 0.0), abs=0.03)  # 1/8 and 1/12
+    space = lt.Space(m=lt.Choice([0, 1]), s=lt.Subset(list("abcd"), min=2, max=2).when(m=1), x=lt.Float(0, 1))
+    found = _shares(space, lambda p: float("a" in p.get("s", ())) - 0.5 * ("s" in p) + p["x"])
+    assert (found["s"], found["x"], found["m"]) == pytest.approx((0.6, 0.4, 0.0), abs=0.03)
+    space = lt.Space(m=lt.Choice([0, 1]), o=lt.Permutation([1, 2, 3]).when(m=1), x=lt.Float(0, 1))
+    found = _shares(space, lambda p: float(p["o"][0] == 1) - 1 / 3 + p["x"] if "o" in p else p["x"])
+    assert (found["o"], found["x"], found["m"]) == pytest.approx((4 / 7, 3 / 7, 0.0), abs=0.03)  # 1/9 and 1/12
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_rarely_active_children_do_not_hide_the_rest(seed):
+    """Single trials from which the model would extrapolate far beyond all results."""
+    space = lt.Space(
+        m=lt.Choice(list("abcdefgh")),
+        n=lt.Int(0, 4),
+        v=lt.Float(0, 1).when(m="a", n=(1, 2)),
+        x=lt.Float(0, 1).when(m="b"),
+    )
+    assert _shares(space, lambda p: float(len(p)), n=60, seed=seed).explained > 0.4
+
+
 def test_several_objectives_are_averaged_and_each_can_be_asked_for():
     trials = _trials(PLAIN, lambda p: (p["a"], 2 * p["b"]), names=("loss", "ms"))
     both, one = importance(PLAIN, trials, ("loss", "ms")), importance(PLAIN, trials, "ms")

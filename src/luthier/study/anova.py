@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.parameters import Structure
 from luthier.pareto import Array
 from luthier.search._encode import Encoding
+from luthier.search._structures import Block, places
 from luthier.search._threads import OneThread
 from luthier.search.bayes import optimise
 from luthier.search.bayes.fit import cholesky
@@ -19,6 +21,8 @@ from luthier.space import Choice, Params, Space
 
 _DEGREE = 8
 _DRAWS = 4096
+_STRUCTURES, _FUNCTIONS = 768, 256  # draws of a structure, and functions of it, at most
+_FLAT = 1e-12
 _OFFSET = 10.0  # variance of the constant; the results have variance 1
 _PRIOR_STRENGTH, _PRIOR_PAIR, _PRIOR_NOISE = (-1.0, 9.0), (-2.0, 4.0), (-4.0, 9.0)  # mean and variance of logarithms
 
@@ -78,9 +82,8 @@ def decompose(
     """
     encoding = Encoding(space)
     rows, active = encoding.snap(np.array([encoding.rows(p) for p in params]))
-    frame = _Frame(space, encoding, rows, active)
-    process = _Process(frame, values)
     with OneThread()():
+        process = _Process(_Frame(space, encoding, rows, active), values)
         main, pairs, explained = process.shares()
     total = sum(main) + sum(pairs.values())
     scale = explained / total if total > 0 else 0.0
@@ -99,12 +102,19 @@ class _Frame:
         self.names = space.names
         here = there[:, first].astype(float)
         self.together = here.T @ here / len(here)  # shape (parameters, parameters)
-        self.terms = []
-        for name in space.names:
-            place = space.slices[name]
-            grid = _grid(space, name, drawn[:, place])
-            self.terms.append(_term(grid, rows[:, place], active[:, place.start], _ordered(space, name)))
+        self.blocks = {block.place.start: block for block in encoding.blocks}
+        self.terms = [
+            self._term(space, name, _grid(space, name, drawn, there), rows, active[:, space.slices[name].start])
+            for name in space.names
+        ]
         self.kin = self._kin(space, rows, active)
+
+    def _term(self, space: Space, name: str, grid: Array, rows: Array, active: NDArray[np.bool_]) -> Term:
+        place = space.slices[name]
+        block = self.blocks.get(place.start)
+        if block is not None:
+            return _structure_term(block, grid, rows[:, place], active)
+        return _term(grid, rows[:, place], active, not isinstance(space[name], Choice))
 
     def _kin(self, space: Space, rows: Array, active: NDArray[np.bool_]) -> dict[tuple[int, int], Term | None]:
         """Pairs of a parameter and its ancestor; the functions of a parent among the values that make it active."""
@@ -116,10 +126,9 @@ class _Frame:
                 wanted = space.conditions[child].get(ancestor, ())
                 out[pair] = None
                 if len(wanted) > 1:
-                    place = space.slices[ancestor]
                     grid = np.array([space[ancestor].to_unit(v) for v in wanted], dtype=float).reshape(len(wanted), -1)
                     here = active[:, space.slices[child].start]
-                    out[pair] = _term(grid, rows[:, place], here, _ordered(space, ancestor))
+                    out[pair] = self._term(space, ancestor, grid, rows, here)
         return out
 
 
@@ -130,27 +139,31 @@ def _ancestors(space: Space, name: str) -> set[str]:
     return found
 
 
-def _ordered(space: Space, name: str) -> bool:
-    place = space.slices[name]
-    return place.stop - place.start == 1 and not isinstance(space[name], Choice)
+def _grid(space: Space, name: str, drawn: Array, there: NDArray[np.bool_]) -> Array:
+    """Values that stand for uniform draws where a parameter is active, shape (m, columns).
 
-
-def _grid(space: Space, name: str, drawn: Array) -> Array:
-    """Values that stand for uniform draws, shape (m, columns)."""
-    size = space[name].size
-    if drawn.shape[1] > 1:
-        return drawn[:512]
+    Args:
+        space: the space.
+        name: of the parameter.
+        drawn: uniform draws, snapped, shape (n, d).
+        there: what is active in them, shape (n, d).
+    """
+    place, size = space.slices[name], space[name].size
+    active = there[:, place.start]
+    some = drawn[active if active.any() else slice(None), place]
+    if isinstance(space[name], Structure):
+        return some[:_STRUCTURES]
     if size <= 256:
-        return np.unique(drawn, axis=0) if size <= 64 else drawn[:1024]
+        return np.unique(some, axis=0) if size <= 64 else some[:1024]
     return ((np.arange(256) + 0.5) / 256)[:, None]
 
 
 def _term(grid: Array, rows: Array, active: NDArray[np.bool_], ordered: bool) -> Term:
-    """The functions at some rows: polynomials of an order, contrasts of categories, linear functions of structures.
+    """The functions at some rows: polynomials of an order, contrasts of categories.
 
     Args:
-        grid: equally likely values, shape (m, columns).
-        rows: the trials' values, shape (n, columns).
+        grid: equally likely values, shape (m, 1).
+        rows: the trials' values, shape (n, 1).
         active: where the functions count, shape (n,).
         ordered: whether the values lie on a line.
     """
@@ -158,14 +171,50 @@ def _term(grid: Array, rows: Array, active: NDArray[np.bool_], ordered: bool) ->
     both = np.concatenate([grid, rows])
     if ordered:
         functions = np.polynomial.legendre.legvander(2 * both[:, 0] - 1, min(_DEGREE, len(levels) - 1))
-    elif grid.shape[1] == 1:
-        functions = np.column_stack([np.ones(len(both)), np.abs(both - levels) < 1e-9])
     else:
-        functions = np.column_stack([np.ones(len(both)), both])
+        functions = np.column_stack([np.ones(len(both)), np.abs(both - levels) < 1e-9])
     made = functions @ _orthonormal(functions[: len(grid)])
     values = made[len(grid) :, 1:] * active[:, None]
     raw = (1.0 + np.arange(values.shape[1])) ** (-2.0 if ordered else 0.0)
     return Term(values, np.asarray(raw / max(float(raw.sum()), 1e-300), dtype=float))
+
+
+def _structure_term(block: Block, grid: Array, rows: Array, active: NDArray[np.bool_]) -> Term:
+    """The functions of an order or a selection: eigenfunctions of a kernel under uniform draws.
+
+    The kernel is exp(s) - 1 with the mean covariance s of all views (who comes first, places, neighbours, who is at
+    each place; membership, size): functions linear in these count most, their products less. The constant is taken out.
+
+    Args:
+        block: the structure's columns.
+        grid: uniform draws, shape (m, columns).
+        rows: the trials' values, shape (n, columns).
+        active: where the functions count, shape (n,).
+
+    Source:
+        eigenfunctions from draws: Williams and Seeger, "Using the Nystrom method to speed up kernel machines", 2001.
+    """
+    m, both = len(grid), np.concatenate([grid, rows])
+    alike = [view @ view[:m].T for view in block.views(both)]
+    if block.ordered:
+        at = places(both)
+        alike.append(sum((at[:, None, i] == at[None, :m, i] for i in range(block.k)), np.zeros((len(both), m))))
+    centred = [_centred(each) for each in alike]
+    spreads = [float(each[:m].trace()) / m for each in centred]
+    covariances = [each / spread for each, spread in zip(centred, spreads, strict=True) if spread > _FLAT]
+    if not covariances:
+        return Term(np.zeros((len(rows), 0)), np.zeros(0))
+    kernel = _centred(np.expm1(np.mean(covariances, axis=0)))
+    weights, vectors = np.linalg.eigh((kernel[:m] + kernel[:m].T) / 2)
+    kept = np.flatnonzero(weights > 1e-6 * weights[-1])[-_FUNCTIONS:]
+    values = kernel[m:] @ vectors[:, kept] * (math.sqrt(m) / weights[kept])
+    return Term(values * active[:, None], weights[kept] / weights[kept].sum())
+
+
+def _centred(kernel: Array) -> Array:
+    """A kernel between rows and draws, the first rows, without the mean over the draws, shape (n, m)."""
+    m = kernel.shape[1]
+    return np.asarray(kernel - kernel.mean(1, keepdims=True) - kernel[:m].mean(0) + kernel[:m].mean())
 
 
 def _orthonormal(functions: Array) -> Array:
@@ -259,7 +308,8 @@ class _Process:
         half = np.linalg.inv(cholesky(self.covariance(theta)[0], math.exp(theta[-1])))
         inverse = half.T @ half
         weights = inverse @ self.values
-        missed = weights / inverse.diagonal()
+        expected = self.values - weights / inverse.diagonal()  # of each from all others
+        missed = self.values - np.clip(expected, self.values.min(), self.values.max())
         explained = max(0.0, 1.0 - float((missed**2).mean() / self.values.var()))
         terms, together = self.frame.terms, self.frame.together
         main = [

@@ -193,10 +193,10 @@ def task(teach: int, judge: int) -> lt.Task:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--ratio", type=float, default=0.35, help="share that goes from every layer")
-    parser.add_argument("--words", type=int, default=8000, help="how many are rendered to teach with")
+    parser.add_argument("--ratio", type=float, default=0.4, help="share that goes from every layer")
+    parser.add_argument("--words", type=int, default=6000, help="how many are rendered to teach with")
     parser.add_argument("--judge", type=int, default=2000, help="how many are rendered to judge by")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--lr", type=float, default=1e-3)
     given = parser.parse_args()
     folder: Path = given.folder

@@ -486,6 +486,17 @@ def test_a_teacher_may_be_of_another_precision(kind, weights):
     assert student.one.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_learned_maps_are_of_the_students_precision(kind):
+    x, y = torch.randn(16, 1, 6, 6).to(kind), torch.randint(3, (16,))
+    task, student = Task(train=(x, y), valid=(x, y)), _net(4).to(kind)
+    seen = []
+    how = {"losses": {"hint": 1.0}, "epochs": 5, "lr": 1e-2, "progress": False}
+    lt.distill(student, _net(6).to(kind), task, on_epoch=lambda e, s: seen.append(s["loss"]), **how)
+    assert student.one.weight.dtype == kind
+    assert seen[-1] < seen[0]
+
+
 def test_a_run_says_how_much_of_it_is_done():
     seen = []
     x = torch.randn(12, 2)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier.answers import OF_NUMBERS, name_of_loss
-from luthier.batch import IGNORED, Batch, device_of, outputs_of
+from luthier.batch import IGNORED, Batch, device_of, dtype_of, outputs_of
 from luthier.checkpoint import seeded
 from luthier.distillation import losses as distillation_losses
 from luthier.distillation.disk import digest
@@ -249,7 +249,7 @@ class Lesson:
         for i, pairs in enumerate(self.pairs):
             seen = [self._features(i, pair) for pair in pairs]
             made.append(Maps([(mine.shape[1], theirs.shape[1]) for mine, theirs in seen], always))
-        return made.to(device_of(student))
+        return made.to(device=device_of(student), dtype=dtype_of(student))
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss of the student on a batch."""

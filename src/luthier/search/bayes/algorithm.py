@@ -34,8 +34,8 @@ class Bayes:
     Permutations are compared by discordant pairs (as in the Mallows kernel), by places and by neighbours around the
     circle, subsets by membership and by size, each with a length scale of its own; moves refine them. Priors add
     (10 / n) log prior, from n = 10 on (10 / n)^2, to the log acquisition, times how far the trials bear them out; where
-    they do not, more first trials, from the middle of the space on; studies that warm it up add what they expect, times how far their ranks agree
-    with the results.
+    they do not, more first trials, from the middle of the space on; studies that warm it up add what they expect,
+    times how far their ranks agree with the results.
 
     When it helps: trials that cost seconds or more, up to some hundred of them, any kind of space.
     When it hurts: trials that are cheaper than its own thinking.

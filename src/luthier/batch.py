@@ -224,10 +224,13 @@ def as_loader(data: Any, part: str = "data", batch_size: int = 64, shuffle: bool
         return DataLoader(TensorDataset(*tensors), batch_size=batch_size, shuffle=shuffle)
     if iter_once(data) or isinstance(data, str) or not hasattr(data, "__iter__"):
         raise UsageError(
-            f"the {part} data is not a loader",
+            f"the {part + ' ' if part != 'data' else ''}data is not a loader",
             expected="a DataLoader, a list of batches, or a pair of tensors",
             got=type(data).__name__,
             cause="a generator can be gone through only once" if iter_once(data) else None,
+            fix="DataLoader(dataset, batch_size=...)"
+            if hasattr(data, "__getitem__") and not isinstance(data, str)
+            else None,
         )
     loader: Iterable[Any] = data
     return loader

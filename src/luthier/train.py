@@ -118,6 +118,7 @@ class Trainer:
         count = max(1, math.ceil(count / self.devices.count))
         self.steps = math.ceil(count / recipe.accumulate) * recipe.epochs
 
+    @torch.enable_grad()
     def epoch(self) -> float:
         """One pass over the training data.
 
@@ -203,6 +204,10 @@ class Trainer:
             ObjectiveError: the loss or the main metric is no longer a number; the model is then in evaluation mode, at
                 the best epoch before, if that was to be kept. It is so too after Ctrl-C.
         """
+        if on_epoch is not None and not callable(on_epoch):
+            raise UsageError(
+                "'on_epoch' cannot be called", expected="one function of (epoch, scores)", got=repr(on_epoch)
+            )
         record = Record()
         try:
             with seeded(self.recipe.seed + self.devices.rank):

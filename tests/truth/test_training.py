@@ -511,3 +511,30 @@ def test_a_schedule_counts_only_the_batches_that_are_learned_from(kind):
     how = {"epochs": 3, "warmup": 0.0, "schedule": lambda done: seen.append(done) or 1.0, "progress": False}
     lt.fit(net, task, **how)
     assert list(dict.fromkeys(seen)) == [pytest.approx(step / 6) for step in range(6)]
+
+
+def test_what_is_called_after_an_epoch_is_looked_at_before_the_first():
+    net = nn.Linear(4, 2)
+    before = net.weight.clone()
+    x, y = torch.randn(8, 4), torch.randint(2, (8,))
+    with pytest.raises(LuthierError, match="on_epoch"):
+        lt.fit(net, lt.Task(train=(x, y), valid=(x, y)), epochs=1, progress=False, on_epoch=[print])
+    assert torch.equal(net.weight, before)
+
+
+def test_training_learns_where_gradients_are_switched_off():
+    nets = [nn.Linear(4, 2)]
+    nets.append(copy.deepcopy(nets[0]))
+    x, y = torch.randn(8, 4), torch.randint(2, (8,))
+    task = lt.Task(train=[(x, y)], valid=[(x, y)])
+    lt.fit(nets[0], task, epochs=2, progress=False)
+    with torch.no_grad():
+        lt.fit(nets[1], task, epochs=2, progress=False)
+    assert torch.equal(nets[0].weight, nets[1].weight)
+
+
+def test_a_data_set_without_a_loader_is_told_what_to_do():
+    data = torch.utils.data.TensorDataset(torch.randn(8, 4), torch.randint(2, (8,)))
+    with pytest.raises(LuthierError, match="the data is not a loader") as refused:
+        lt.evaluate(nn.Linear(4, 2), data)
+    assert "DataLoader" in str(refused.value)

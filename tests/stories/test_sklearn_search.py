@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris, make_regression
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -119,6 +119,17 @@ def test_methods_are_those_of_the_estimator():
         assert not hasattr(bare, name)
     with pytest.raises(AttributeError, match="refit=True"):
         bare.score(X, Y)
+
+
+def test_estimators_among_the_options_stay_as_they_were():
+    scaler, model = StandardScaler(), SVC()
+    pipe = Pipeline([("scale", "passthrough"), ("model", LogisticRegression())])
+    space = lt.Space(scale=lt.Choice([scaler]), model=lt.Choice([model]), model__C=lt.Ordinal([0.5, 2.0]))
+    search = SearchCV(pipe, space, algorithm="grid").fit(X, Y)
+    assert search.predict(X).shape == Y.shape
+    assert search.best_params_["scale"] is scaler
+    assert not hasattr(scaler, "mean_")
+    assert (model.C, hasattr(model, "support_")) == (1.0, False)
 
 
 @pytest.mark.parametrize("scoring", [["accuracy"], {"a": "accuracy"}])

@@ -45,12 +45,17 @@ class _Folds:
     def __call__(self, trial: Any) -> dict[str, float]:
         scores: list[float] = []
         for step, (train, test) in enumerate(self.splits, start=1):
-            model = clone(self.estimator).set_params(**{n: clone(v, safe=False) for n, v in trial.params.items()})
+            model = _made(self.estimator, trial.params)
             _fit(model, self.X, self.y, self.fit_params, train)
             inputs, labels = _part(self.X, test), _part(self.y, test)
             scores.append(float(self.scorer(model, inputs) if labels is None else self.scorer(model, inputs, labels)))
             trial.report(step, score=float(np.mean(scores)), fold=scores[-1])
         return {"score": float(np.mean(scores))}
+
+
+def _made(estimator: Any, params: Mapping[str, Any]) -> Any:
+    """The estimator with these parameters; those that are estimators are copied, too."""
+    return clone(estimator).set_params(**{n: clone(v, safe=False) for n, v in params.items()})
 
 
 def _part(data: Any, rows: Any) -> Any:
@@ -211,7 +216,7 @@ class SearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         self.best_score_ = best.metrics["score"]
         self.cv_results_ = _results(self.study_, self.n_splits_)
         if self.refit:
-            self.best_estimator_ = clone(self.estimator).set_params(**best.params)
+            self.best_estimator_ = _made(self.estimator, best.params)
             _fit(self.best_estimator_, X, y, fit_params, slice(None))
             for seen in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self.best_estimator_, seen):

@@ -99,12 +99,13 @@ def read_greedily(outputs: Tensor, frames: Tensor) -> list[list[int]]:
 
 
 def positions(batch: Batch, outputs: Tensor) -> Tensor | None:
-    """Which positions of outputs (n, classes, ...) count, as booleans of shape (n, ...); None for all.
+    """Which positions, or examples, of outputs (n, classes, ...) count, as booleans (n, ...); None for all.
 
     Those within a transcript's frame lengths; those whose class is not -100; those of the attention mask.
     """
     shape = (outputs.shape[0], *outputs.shape[2:])
-    if outputs.ndim < 3:
+    numbers = isinstance(batch.target, Tensor) and batch.target.is_floating_point()
+    if outputs.ndim < 2 or (outputs.ndim == 2 and numbers):
         return None
     found = [_of_target(batch.target, shape)]
     attended = batch.named.get("attention_mask")

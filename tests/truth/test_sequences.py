@@ -386,3 +386,22 @@ def test_dkd_is_refused_for_transcripts(longest):
         )
         with pytest.raises(LuthierError, match="true class of each position"):
             lt.distill(_Reader(4), _Reader(6), task, losses={"dkd": 1.0}, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("name", ["kl", "mse", "cosine", "dkd", "task"])
+def test_examples_of_minus_100_count_in_no_loss_of_distillation(name):
+    x, y = torch.randn(12, 5), torch.randint(4, (12,))
+    hidden = y.clone()
+    hidden[:5] = -100
+    student, teacher = nn.Linear(5, 4), nn.Linear(5, 4)
+    lesson = Lesson(student, teacher, lt.Task(train=(x, y), valid=(x, y)), {name: 1.0})
+    found, expected = lesson(student, Batch((x,), hidden)), lesson(student, Batch((x[5:],), y[5:]))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_number_of_minus_100_is_a_number():
+    x, y = torch.randn(12, 5), torch.full((12,), -100.0)
+    student, teacher = nn.Linear(5, 1), nn.Linear(5, 1)
+    lesson = Lesson(student, teacher, lt.Task(train=(x, y), valid=(x, y), loss="mse", metrics=["mse"]), {"mse": 1.0})
+    expected = nn.functional.mse_loss(student(x), teacher(x))
+    assert lesson(student, Batch((x,), y)).item() == pytest.approx(expected.item())

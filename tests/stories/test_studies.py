@@ -603,6 +603,22 @@ def test_bad_arguments_are_told_before_anything_runs(tmp_path):
     assert rows(tmp_path / "s.db") == []
 
 
+def test_a_study_in_memory_leaves_neither_folder_nor_warning(tmp_path):
+    script = """
+import gc, os, tempfile, luthier as lt
+study = lt.tune(lambda t: (t.checkpoint, t["x"])[1], lt.Space(x=lt.Float(0, 1)), minimize="l", trials=3, progress=False)
+assert len(os.listdir(study.folder)) == 3
+other = lt.tune(lambda t: t["x"], lt.Space(x=lt.Float(0, 1)), minimize="l", trials=2, progress=False)
+del study
+gc.collect()
+assert len(os.listdir(tempfile.gettempdir())) == 1
+"""
+    run = [sys.executable, "-W", "error::ResourceWarning", "-c", script]
+    done = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_heavy_is_loaded_by_import():
     code = "import sys, luthier, luthier.cli; print(json.dumps(sorted(sys.modules)))".replace(
         "import sys", "import sys, json"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -153,10 +155,10 @@ def _drive(settings: Settings, place: Place, name: str | None, progress: Progres
         settings = replace(settings, space=resumed(settings.space, state.header.space))
         root = root_of(place, state.header) or settings.pool.root
         same_folder(root, settings.pool.root)
-        scratch = tempfile.TemporaryDirectory(prefix="luthier-") if root is None else None
-        folder = Path(scratch.name) if scratch else Path(str(root)) / key(state.header.name)
+        folder = Path(tempfile.mkdtemp(prefix="luthier-")) if root is None else Path(str(root)) / key(state.header.name)
         study = _view(store, state.header, settings.space, folder)
-        study.scratch = scratch
+        if root is None:
+            study.scratch = weakref.finalize(study, shutil.rmtree, folder, ignore_errors=True)
         known = len(originals(study.views))
         first = _phase(study, _longer(settings, known), store, progress)
         if settings.replicate and first.fulfilled:

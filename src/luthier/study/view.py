@@ -50,7 +50,7 @@ class Study:
     views: Mapping[int, View] = field(default_factory=dict, repr=False)
     interrupted: bool = False
     ender: Callable[[], None] | None = field(default=None, repr=False)
-    scratch: object = field(default=None, repr=False)  # keeps a temporary folder alive
+    scratch: object = field(default=None, repr=False)  # removes a temporary folder once the study is gone
     _known: tuple[tuple[int, int], Standing] | None = field(default=None, init=False, repr=False, compare=False)
     _given: Copies = field(default_factory=Copies, init=False, repr=False, compare=False)
 

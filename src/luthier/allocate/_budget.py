@@ -67,7 +67,7 @@ class CostLimits:
                 raise UsageError("a budget is the share that may be left", expected="0 < budget <= 1", got=repr(share))
         dense = {name: float(known[name]({})) for name in shares}
         for name, whole in dense.items():
-            if not 0 < whole < float("inf"):
+            if name in more and not 0 < whole < float("inf"):
                 raise UsageError(
                     f"the cost {name!r} of the whole network is no positive number",
                     expected="a cost above 0 for {}: groups that are not named stay whole",

